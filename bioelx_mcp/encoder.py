@@ -1,0 +1,96 @@
+"""Text to vector: the Encoder protocol, and the CPU query encoder (ONNX Runtime and tokenizers).
+
+An encoder directory holds `encoder.json`, `tokenizer.json` and `model.onnx`; pooling and the unit norm
+are part of the graph, lower-casing and the like part of the tokenizer, so nothing is left to configure.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+from tokenizers import Tokenizer
+
+from bioelx_mcp.errors import InvalidArtifactError, MissingArtifactError
+
+CONFIG_FILE = "encoder.json"
+TOKENIZER_FILE = "tokenizer.json"
+MODEL_FILE = "model.onnx"
+
+
+class EncoderConfig(BaseModel):
+    """What `encoder.json` holds: `max_length` in tokens, special ones included."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    dimension: int
+    max_length: int
+    pad_token: str
+
+
+class Encoder(Protocol):
+    """Anything that gives texts unit vectors."""
+
+    @property
+    def dimension(self) -> int: ...
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Float32 (len(texts), dimension), rows of unit norm; row i belongs to text i."""
+
+
+class OnnxEncoder:
+    """The query encoder of an index: a transformer run by ONNX Runtime on the CPU."""
+
+    def __init__(self, directory: Path, *, threads: int = 0) -> None:
+        """Load an encoder directory.
+
+        Args:
+            directory: holds `encoder.json`, `tokenizer.json`, `model.onnx`.
+            threads: intra-op threads; 0 lets ONNX Runtime choose.
+
+        Raises:
+            MissingArtifactError: a file is missing.
+            InvalidArtifactError: a file cannot be used.
+        """
+        for name in (CONFIG_FILE, TOKENIZER_FILE, MODEL_FILE):
+            if not (directory / name).is_file():
+                raise MissingArtifactError(f"{directory} is no encoder: it lacks {name}")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        try:
+            self.config = EncoderConfig.model_validate_json((directory / CONFIG_FILE).read_bytes())
+            tokenizer = Tokenizer.from_file(str(directory / TOKENIZER_FILE))
+            self._session = onnxruntime.InferenceSession(
+                str(directory / MODEL_FILE), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:
+            raise InvalidArtifactError(
+                f"the encoder in {directory} cannot be loaded: {error}"
+            ) from error
+        pad = tokenizer.token_to_id(self.config.pad_token)
+        tokenizer.enable_truncation(self.config.max_length)
+        tokenizer.enable_padding(pad_id=pad or 0, pad_token=self.config.pad_token)
+        self._tokenizer = tokenizer
+
+    @property
+    def dimension(self) -> int:
+        return self.config.dimension
+
+    def encode(self, texts: Sequence[str], *, batch_size: int = 64) -> NDArray[np.float32]:
+        """Float32 (len(texts), dimension), rows of unit norm; texts are batched by length."""
+        vectors = np.empty((len(texts), self.config.dimension), dtype=np.float32)
+        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
+            batch = self._tokenizer.encode_batch([texts[row] for row in rows])
+            feeds = {
+                "input_ids": np.array([e.ids for e in batch], dtype=np.int64),
+                "attention_mask": np.array([e.attention_mask for e in batch], dtype=np.int64),
+            }
+            vectors[rows] = self._session.run(["vectors"], feeds)[0]
+        return vectors

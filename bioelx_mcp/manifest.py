@@ -1,0 +1,190 @@
+"""What an index directory holds and promises: paths, row schemas and the manifest that is written last.
+
+DIR/manifest.json               names the generation that is served; replaced atomically
+DIR/generations/ID/tables/      Lance tables `concepts` and `aliases`
+DIR/generations/ID/encoder/     the query encoder that made the vectors
+"""
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from bioelx_mcp.errors import InvalidArtifactError, MissingArtifactError
+from bioelx_mcp.text import TEXT_VERSION
+
+SCHEMA_VERSION = 1
+CONCEPTS_TABLE = "concepts"
+ALIASES_TABLE = "aliases"
+
+CONCEPTS_SCHEMA = pa.schema(
+    [
+        pa.field("concept_id", pa.string(), nullable=False),  # a CURIE; rows are sorted by it
+        pa.field("preferred_name", pa.string(), nullable=False),
+        pa.field("semantic_types", pa.list_(pa.string()), nullable=False),
+        pa.field("definition", pa.string(), nullable=False),
+        pa.field("xrefs", pa.list_(pa.string()), nullable=False),
+        pa.field("alt_ids", pa.list_(pa.string()), nullable=False),
+    ]
+)
+ALIASES_SCHEMA = pa.schema(
+    [
+        pa.field("concept", pa.int32(), nullable=False),  # row of the concepts table
+        pa.field("text", pa.string(), nullable=False),
+        pa.field("normalized", pa.string(), nullable=False),  # text.normalize_alias(text)
+        pa.field("language", pa.string(), nullable=False),
+        pa.field("kind", pa.string(), nullable=False),  # one of schema.ALIAS_KINDS
+        pa.field("source", pa.string(), nullable=False),  # `|`-joined where several sources agree
+        pa.field("license", pa.string(), nullable=False),
+    ]
+)
+KEY_FIELD = pa.field("key", pa.int64(), nullable=False)  # alias_key(normalized)
+GRAMS_FIELD = pa.field("grams", pa.string(), nullable=False)  # character_grams, space-joined
+
+
+def vector_field(dimension: int) -> pa.Field:
+    """The alias table's vector column: float16, unit norm, `dimension` wide."""
+    return pa.field("vector", pa.list_(pa.float16(), dimension), nullable=False)
+
+
+def alias_key(normalized: str) -> int:
+    """64 bits of BLAKE2b of a normalised name, signed: what the exact channel compares."""
+    digest = hashlib.blake2b(normalized.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little", signed=True)
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SourceCard(_Model):
+    """One source of aliases: how many rows it gave (shared ones counted once for each), and its licences."""
+
+    name: str
+    aliases: int
+    licenses: tuple[str, ...]
+
+
+class EncoderCard(_Model):
+    """Which encoder made the vectors; `checksum` is SHA-256 over its files."""
+
+    name: str
+    dimension: int
+    checksum: str
+
+
+class Probe(_Model):
+    """A text and the vector its encoder gave at build time: float32, unit norm."""
+
+    text: str
+    vector: tuple[float, ...]
+
+
+class Manifest(_Model):
+    """The promise of one generation of an index."""
+
+    schema_version: int = SCHEMA_VERSION
+    text_version: int = TEXT_VERSION
+    index_id: str
+    name: str
+    created: str
+    builder: str
+    concepts: int
+    aliases: int
+    languages: dict[str, int]
+    sources: tuple[SourceCard, ...]
+    encoder: EncoderCard
+    dense_index: str  # `exact`, or the Lance index that serves the vectors
+    probes: tuple[Probe, ...]
+
+
+@dataclass(frozen=True)
+class IndexLayout:
+    """Every path of an index directory."""
+
+    root: Path
+
+    @property
+    def manifest(self) -> Path:
+        return self.root / "manifest.json"
+
+    @property
+    def generations(self) -> Path:
+        return self.root / "generations"
+
+    def generation(self, index_id: str) -> Path:
+        return self.generations / index_id
+
+    def tables(self, index_id: str) -> Path:
+        return self.generation(index_id) / "tables"
+
+    def encoder(self, index_id: str) -> Path:
+        return self.generation(index_id) / "encoder"
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace a small file so that a reader sees the old text or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("w", encoding="utf-8") as out:
+        out.write(text)
+        out.flush()
+        os.fsync(out.fileno())
+    temporary.replace(path)
+
+
+def write_manifest(layout: IndexLayout, manifest: Manifest) -> None:
+    """Put a generation into service. The last write of a build."""
+    write_atomically(layout.manifest, manifest.model_dump_json(indent=1) + "\n")
+
+
+def read_manifest(layout: IndexLayout) -> Manifest:
+    """The manifest of the index in service.
+
+    Raises:
+        MissingArtifactError: there is no index.
+        InvalidArtifactError: the manifest is broken, or written for another version of this program.
+    """
+    build = f"build one with `bioelx-mcp build-index --out {layout.root}`"
+    try:
+        raw = json.loads(layout.manifest.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise MissingArtifactError(
+            f"no index in {layout.root} (no manifest.json): {build}"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise InvalidArtifactError(
+            f"{layout.manifest} cannot be read ({error}): {build}"
+        ) from error
+    for field, ours in (("schema_version", SCHEMA_VERSION), ("text_version", TEXT_VERSION)):
+        theirs = raw.get(field) if isinstance(raw, dict) else None
+        if theirs != ours:
+            newer = isinstance(theirs, int) and theirs > ours
+            mend = (
+                "upgrade bioelx-mcp" if newer else "rebuild the index with `bioelx-mcp build-index`"
+            )
+            raise InvalidArtifactError(
+                f"{layout.manifest}: {field} is {theirs}, this program reads {ours}: {mend}"
+            )
+    try:
+        return Manifest.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise InvalidArtifactError(
+            f"{layout.manifest}: {where}: {first['msg']}: {build}"
+        ) from error
+
+
+def encoder_checksum(directory: Path) -> str:
+    """SHA-256 over the names and bytes of an encoder's files, in sorted order."""
+    digest = hashlib.sha256()
+    for path in sorted(directory.iterdir()):
+        if path.is_file() and path.suffix in {".json", ".onnx"}:
+            digest.update(path.name.encode() + b"\0")
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
