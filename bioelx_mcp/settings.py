@@ -1,0 +1,82 @@
+"""The one place for defaults of the running program: argument > environment (`BIOELX_*`) > file > default.
+
+The file is TOML, named by BIOELX_CONFIG, else `bioelx-mcp/config.toml` in the user's configuration directory.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+from pydantic import Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from bioelx_mcp.errors import UsageError
+
+APP = "bioelx-mcp"
+
+
+class Settings(BaseSettings):
+    """How the program runs. `index` None means the starter index; `ranker_url` None means no ranker."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="BIOELX_", frozen=True, extra="forbid", env_ignore_empty=True
+    )
+
+    index: Path | None = Field(
+        default=None, description="index directory; the starter index if not given"
+    )
+    cache: Path = Field(
+        default_factory=lambda: Path(platformdirs.user_cache_dir(APP)),
+        description="where the starter index is kept",
+    )
+    threads: int = Field(default=0, ge=0, description="threads of the encoder; 0: as many as cores")
+    ranker_url: str | None = Field(
+        default=None, description="a vLLM server, such as http://127.0.0.1:8000"
+    )
+    ranker_model: str | None = Field(
+        default=None, description="its model; the one it serves if not given"
+    )
+    ranker_key: str | None = Field(
+        default=None, description="bearer token for the ranker's server", repr=False
+    )
+    ranker_timeout: float = Field(default=30.0, gt=0, description="seconds for one request")
+    prompt: str = Field(
+        default="qwen3-reranker", description="a prompt that ships, or the path of a prompt file"
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        file = (
+            os.environ.get("BIOELX_CONFIG")
+            or Path(platformdirs.user_config_dir(APP)) / "config.toml"
+        )
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, Path(file))
+
+
+def load_settings(**arguments: Any) -> Settings:
+    """Settings with these arguments on top; an argument that is None was not given.
+
+    Raises:
+        UsageError: an argument, variable or the file says something that cannot be.
+    """
+    try:
+        return Settings(**{key: value for key, value in arguments.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise UsageError(f"setting {name} (BIOELX_{name.upper()}): {first['msg']}") from error
+    except ValueError as error:  # the file is no TOML
+        raise UsageError(f"the configuration file cannot be read: {error}") from error
