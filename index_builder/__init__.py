@@ -1,0 +1,1 @@
+"""The offline builder: sources to tables, an encoder, vectors and an index."""

@@ -1,0 +1,180 @@
+"""What a build is told: sources, training, encoder; and where every artifact of it lies.
+
+`build.toml` is read into a BuildConfig; unknown keys are errors. Relative paths are resolved against
+the directory of the file. A stage's fingerprint is a hash of all that its output depends on.
+"""
+
+import hashlib
+import json
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from bioelx_mcp.errors import UsageError
+
+BUILDER_VERSION = 1  # raised when a stage's output changes for equal inputs
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SourceConfig(BaseModel):
+    """One source of names; further keys are the options of its kind and are checked by it."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    kind: str
+    path: Path
+    use: Literal["both", "index", "training"] = "both"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+    def fingerprint(self) -> list[Any]:
+        """Kind, options, and name, size and time of every file below the path."""
+        files = (
+            sorted(p for p in self.path.rglob("*") if p.is_file())
+            if self.path.is_dir()
+            else [self.path]
+        )
+        stats = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
+        return [self.kind, sorted((k, str(v)) for k, v in self.options.items()), stats]
+
+
+SCRATCH = "scratch:"
+
+
+class TrainConfig(_Model):
+    """SapBERT self-alignment. Defaults are the published ones (Liu et al., NAACL 2021, section 3).
+
+    A model from scratch wants another learning rate and no [CLS]: there the defaults are 1e-3 and mean.
+    """
+
+    base_model: str = (
+        "scratch:tiny"  # a hub name, a directory, or scratch:tiny | scratch:mini | scratch:small
+    )
+    loss: Literal["multi-similarity", "infonce"] = "multi-similarity"
+    pooling: Literal["cls", "mean"] = "cls"
+    steps: int = Field(default=2000, ge=1)
+    batch_pairs: int = Field(default=256, ge=2)
+    learning_rate: float = Field(default=2e-5, gt=0)
+    warmup: float = Field(default=0.1, ge=0, le=1)  # share of the steps
+    weight_decay: float = Field(default=0.01, ge=0)
+    max_length: int = Field(default=25, ge=4)  # tokens
+    temperature: float = Field(default=0.05, gt=0)  # InfoNCE only
+    cross_lingual: float = Field(
+        default=0.7, ge=0, le=1
+    )  # share of pairs asked to join two languages
+    language_exponent: float = Field(
+        default=0.5, ge=0, le=1
+    )  # a language of n names is drawn like n**exponent
+    vocabulary: int = Field(default=24_000, ge=300)  # scratch only
+    source_weights: dict[str, float] = {}  # how often names of a source are drawn, beside 1
+    validation_concepts: int = Field(default=1000, ge=0)
+    checkpoint_steps: int = Field(default=500, ge=1)
+    precision: Literal["float32", "bfloat16"] = "float32"
+    seed: int = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _scratch_defaults(cls, data: Any) -> Any:
+        if isinstance(data, dict) and str(data.get("base_model", SCRATCH)).startswith(SCRATCH):
+            return {"learning_rate": 1e-3, "pooling": "mean", **data}
+        return data
+
+
+class IndexConfig(_Model):
+    """How the index is laid out."""
+
+    dense_index: Literal["auto", "exact", "ivf_rq"] = "auto"
+    exact_below: int = Field(
+        default=100_000, ge=0
+    )  # aliases; exact search is simpler and as fast there
+
+
+class BuildConfig(_Model):
+    """A whole build. Exactly one of `encoder` (a trained one, reused) and `train` decides the vectors."""
+
+    name: str = "index"
+    out: Path
+    sources: tuple[SourceConfig, ...] = Field(min_length=1)
+    encoder: Path | None = None
+    quantize: bool = False
+    train: TrainConfig = TrainConfig()
+    index: IndexConfig = IndexConfig()
+
+    @classmethod
+    def read(cls, path: Path, **overrides: Any) -> Self:
+        """Read a `build.toml`; overrides that are not None replace its top-level keys.
+
+        Raises:
+            UsageError: the file is missing, is no TOML, or says something a build cannot do.
+        """
+        try:
+            data: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UsageError(f"--config {path}: {error}") from error
+        base = path.parent
+        for holder in (data, *data.get("sources", [])):
+            for key in ("path", "out", "encoder"):
+                if isinstance(holder.get(key), str):
+                    holder[key] = base / holder[key]
+        data.update({key: value for key, value in overrides.items() if value is not None})
+        return cls.parse(data, f"--config {path}")
+
+    @classmethod
+    def parse(cls, data: dict[str, Any], origin: str) -> Self:
+        """Validate; an error names the key and the file or options it came from."""
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            problems = "; ".join(
+                f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}"
+                for e in error.errors(include_url=False)
+            )
+            raise UsageError(f"{origin}: {problems}") from error
+
+    @property
+    def layout(self) -> "BuildLayout":
+        return BuildLayout(self.out / "build")
+
+    def sources_for(self, use: Literal["index", "training"]) -> tuple[SourceConfig, ...]:
+        return tuple(source for source in self.sources if source.use in ("both", use))
+
+
+@dataclass(frozen=True)
+class BuildLayout:
+    """Every path of a build's intermediate artifacts; one directory a stage."""
+
+    root: Path
+
+    @property
+    def tables(self) -> Path:
+        return self.root / "tables"
+
+    @property
+    def training_tables(self) -> Path:
+        return self.root / "training-tables"
+
+    @property
+    def training(self) -> Path:
+        return self.root / "training"
+
+    @property
+    def encoder(self) -> Path:
+        return self.root / "encoder"
+
+    @property
+    def vectors(self) -> Path:
+        return self.root / "vectors"
+
+
+def fingerprint(*parts: Any) -> str:
+    """SHA-256 (hex, 16 digits) of anything JSON can hold, with BUILDER_VERSION mixed in."""
+    payload = json.dumps([BUILDER_VERSION, *parts], sort_keys=True, default=str)
+    return hashlib.sha256(payload.encode()).hexdigest()[:16]
