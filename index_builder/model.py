@@ -1,0 +1,177 @@
+"""The encoder in torch: a transformer with its pooling and unit norm, from a checkpoint or from scratch."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import torch
+import transformers
+from tokenizers import (
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
+from torch import Tensor, nn
+from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, PreTrainedTokenizerFast
+
+from bioelx_mcp.errors import UsageError
+from index_builder.config import SCRATCH, TrainConfig
+
+# hidden size, layers, heads
+SCRATCH_SIZES = {"tiny": (128, 2, 2), "mini": (256, 3, 4), "small": (384, 6, 6)}
+_SPECIAL = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+
+
+class TextEncoder(nn.Module):
+    """Token ids and mask (n, t) to unit vectors (n, hidden), float32."""
+
+    def __init__(self, transformer: nn.Module, pooling: str) -> None:
+        super().__init__()
+        self.transformer = transformer
+        self.pooling = pooling
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        states = self.transformer(
+            input_ids=input_ids, attention_mask=attention_mask
+        ).last_hidden_state
+        if self.pooling == "cls":
+            pooled = states[:, 0]
+        else:
+            mask = attention_mask.unsqueeze(-1).to(states.dtype)
+            pooled = (states * mask).sum(1) / mask.sum(1)
+        return nn.functional.normalize(pooled.float(), dim=-1)
+
+
+def tokenize(
+    tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], max_length: int
+) -> tuple[Tensor, Tensor]:
+    """(input_ids, attention_mask), int64 (n, t), padded to the longest."""
+    batch = tokenizer(
+        list(texts),
+        truncation=True,
+        max_length=max_length,
+        padding=True,
+        return_tensors="pt",
+        return_token_type_ids=False,
+    )
+    return batch["input_ids"], batch["attention_mask"]
+
+
+def encode_by_length(
+    encoder: TextEncoder, input_ids: Tensor, attention_mask: Tensor, chunks: int = 4
+) -> Tensor:
+    """As `encoder(...)`, in chunks of like length: half the tokens of a batch of names are padding else."""
+    lengths = attention_mask.sum(1)
+    order = lengths.argsort()
+    parts = []
+    for rows in order.tensor_split(chunks):
+        if len(rows):
+            width = int(lengths[rows].max())
+            parts.append(encoder(input_ids[rows, :width], attention_mask[rows, :width]))
+    return torch.cat(parts)[order.argsort()]
+
+
+def load_model(
+    config: TrainConfig, names: Iterable[str]
+) -> tuple[TextEncoder, PreTrainedTokenizerFast]:
+    """The base model of a training; `names` train the tokenizer where it starts from scratch.
+
+    Raises:
+        UsageError: there is no such checkpoint or scratch size, or its tokenizer is no fast one.
+    """
+    if config.base_model.startswith(SCRATCH):
+        return _from_scratch(config, names)
+    try:
+        encoder, tokenizer = reload_model(config.base_model, config.pooling)
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"base model {config.base_model!r} cannot be loaded: {str(error).splitlines()[0]}"
+        ) from error
+    return encoder, tokenizer
+
+
+def _from_scratch(
+    config: TrainConfig, names: Iterable[str]
+) -> tuple[TextEncoder, PreTrainedTokenizerFast]:
+    size = config.base_model.removeprefix(SCRATCH)
+    if size not in SCRATCH_SIZES:
+        raise UsageError(f"unknown scratch size {size!r}; known: {', '.join(SCRATCH_SIZES)}")
+    hidden, layers, heads = SCRATCH_SIZES[size]
+    tokenizer = train_tokenizer(names, config.vocabulary, config.max_length)
+    torch.manual_seed(config.seed)
+    shape = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=4 * hidden,
+        max_position_embeddings=max(64, config.max_length),
+        type_vocab_size=1,
+        hidden_act="relu",
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return TextEncoder(BertModel(shape, add_pooling_layer=False), config.pooling), tokenizer
+
+
+def train_tokenizer(
+    names: Iterable[str], vocabulary: int, max_length: int
+) -> PreTrainedTokenizerFast:
+    """A lower-casing unigram tokenizer over decomposed characters (accents and Hangul letters are pieces)."""
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKD(), normalizers.Lowercase()])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Metaspace(),
+            pre_tokenizers.Digits(individual_digits=False),
+            pre_tokenizers.Punctuation(),
+        ]
+    )
+    tokenizer.decoder = decoders.Metaspace()
+    trainer = trainers.UnigramTrainer(
+        vocab_size=vocabulary,
+        special_tokens=list(_SPECIAL.values()),
+        unk_token=_SPECIAL["unk_token"],
+        max_piece_length=8,
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(names, trainer)
+    cls, sep = (tokenizer.token_to_id(_SPECIAL[name]) for name in ("cls_token", "sep_token"))
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", cls), ("[SEP]", sep)]
+    )
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=tokenizer, model_max_length=max_length, **_SPECIAL
+    )
+
+
+def save_model(encoder: TextEncoder, tokenizer: PreTrainedTokenizerFast, directory: Path) -> None:
+    """The transformer and tokenizer in the hub's layout (safetensors)."""
+    encoder.transformer.save_pretrained(directory)  # type: ignore[operator]
+    tokenizer.save_pretrained(directory)
+
+
+def reload_model(place: Path | str, pooling: str) -> tuple[TextEncoder, PreTrainedTokenizerFast]:
+    """A checkpoint in the hub's layout: a directory, or a hub name. Only safetensors are read.
+
+    Plain attention: for names of ten tokens its backward is several times faster on a CPU than the
+    fused kernel's.
+
+    Raises:
+        OSError, ValueError: there is no such checkpoint, or its tokenizer is no fast one.
+    """
+    transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise ValueError(f"{place} has no fast tokenizer (tokenizer.json)")
+    transformer = AutoModel.from_pretrained(
+        place, trust_remote_code=False, use_safetensors=True, attn_implementation="eager"
+    )
+    if hasattr(transformer, "pooler"):
+        transformer.pooler = None  # not used, and not always in the checkpoint
+    return TextEncoder(transformer, pooling), tokenizer

@@ -1,0 +1,154 @@
+"""Aliases to positive pairs: two names of one concept, balanced over languages, the same under a seed.
+
+The draw of a step depends on (seed, step) alone, so a resumed training sees the pairs it would have seen.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from bioelx_mcp.errors import UsageError
+from index_builder.tables import ALIASES_FILE
+
+
+@dataclass(frozen=True)
+class Names:
+    """The names of a set of concepts, rows sorted by concept.
+
+    `concept` (n,) int64 rises; `language` (n,) int64 numbers the languages; `key` (n,) int64 is equal
+    where normalised names are (homonyms and repetitions); `weight` (n,) float64 is the weight of its source.
+    """
+
+    texts: pa.Array
+    concept: NDArray[np.int64]
+    language: NDArray[np.int64]
+    key: NDArray[np.int64]
+    weight: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.concept)
+
+    def text(self, rows: NDArray[np.int64]) -> list[str]:
+        return self.texts.take(pa.array(rows)).to_pylist()  # type: ignore[no-any-return]
+
+    def select(self, mask: NDArray[np.bool_]) -> "Names":
+        texts = self.texts.filter(pa.array(mask))
+        return Names(
+            texts, self.concept[mask], self.language[mask], self.key[mask], self.weight[mask]
+        )
+
+
+def read_names(directory: Path, source_weights: Mapping[str, float]) -> Names:
+    """The aliases of a tables directory, as names to train on; an unnamed source weighs 1."""
+    columns = ["concept", "text", "normalized", "language", "source"]
+    table = pq.read_table(directory / ALIASES_FILE, columns=columns)
+
+    def codes(column: str) -> NDArray[np.int64]:
+        indices = table[column].dictionary_encode().combine_chunks().indices
+        return np.asarray(indices.to_numpy(zero_copy_only=False), dtype=np.int64)
+
+    concept = table["concept"].to_numpy().astype(np.int64)
+    texts = pc.cast(table["text"].combine_chunks(), pa.large_string())
+    sources = table["source"].dictionary_encode().combine_chunks()
+    weights = [
+        max(source_weights.get(s, 1.0) for s in text.split("|"))
+        for text in sources.dictionary.to_pylist()
+    ]
+    weight = np.array(weights)[sources.indices.to_numpy()]
+    return Names(texts, concept, codes("language"), codes("normalized"), weight)
+
+
+def sample_texts(names: Names, most: int, exponent: float, seed: int) -> list[str]:
+    """At most `most` distinct names, a language of N names drawn like N ** exponent: what a tokenizer learns from."""
+    if len(names) <= most:
+        return names.texts.to_pylist()  # type: ignore[no-any-return]
+    weights = _language_weights(names, exponent)
+    rows = np.random.default_rng([seed, 0]).choice(
+        len(names), size=most, replace=False, p=weights / weights.sum()
+    )
+    return names.text(np.sort(rows))
+
+
+def _language_weights(names: Names, exponent: float) -> NDArray[np.float64]:
+    """N ** (exponent - 1) for a name of a language that has N of them."""
+    sizes = np.bincount(names.language).astype(np.float64)
+    return (sizes[names.language] ** (exponent - 1.0)).astype(np.float64)
+
+
+def split_concepts(names: Names, held_out: int, seed: int) -> tuple[Names, Names]:
+    """(training, validation): `held_out` concepts of at least two different names, at most one in ten."""
+    pairable = _pairable(names)
+    count = min(held_out, len(pairable) // 10)
+    chosen = np.random.default_rng([seed, 1]).permutation(pairable)[:count]
+    mask = np.isin(names.concept, chosen)
+    return names.select(~mask), names.select(mask)
+
+
+def _pairable(names: Names) -> NDArray[np.int64]:
+    """Concepts with at least two different normalised names."""
+    distinct = np.unique(np.stack([names.concept, names.key]), axis=1)[0]
+    concepts, counts = np.unique(distinct, return_counts=True)
+    return concepts[counts > 1]
+
+
+class PairSampler:
+    """Draws pairs of differently spelt names of one concept.
+
+    A concept of n names is drawn like log(1 + n) times the greatest weight of its sources; of its names, one of a language with N names in all
+    like N ** (exponent - 1), so that English does not drown Thai; the second name is asked to be of
+    another language in a `cross_lingual` share of the draws, where the concept has one.
+    """
+
+    def __init__(self, names: Names, *, cross_lingual: float, exponent: float, seed: int) -> None:
+        concepts = _pairable(names)
+        if len(concepts) == 0:
+            raise UsageError("nothing to train on: no concept has two different names")
+        self.names = names
+        self._cross = cross_lingual
+        self._seed = seed
+        weights = _language_weights(names, exponent)
+        self._cumulative = np.concatenate([[0.0], np.cumsum(weights)])
+        self._starts = np.searchsorted(names.concept, concepts, side="left")
+        self._ends = np.searchsorted(names.concept, concepts, side="right")
+        share = np.log1p(self._ends - self._starts) * np.maximum.reduceat(
+            names.weight, self._starts
+        )
+        self._share = np.cumsum(share) / share.sum()
+
+    def sample_pairs(self, step: int, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Rows (count,) of first and second names, int64."""
+        rng = np.random.default_rng([self._seed, 2, step])
+        drawn = np.minimum(np.searchsorted(self._share, rng.random(count)), len(self._starts) - 1)
+        low, high = self._cumulative[self._starts[drawn]], self._cumulative[self._ends[drawn]]
+
+        def draw(rows: NDArray[np.int64]) -> NDArray[np.int64]:
+            points = low[rows] + rng.random(len(rows)) * (high[rows] - low[rows])
+            found = np.searchsorted(self._cumulative, points, side="right") - 1
+            clipped: NDArray[np.int64] = np.clip(
+                found, self._starts[drawn[rows]], self._ends[drawn[rows]] - 1
+            )
+            return clipped
+
+        first = draw(np.arange(count))
+        second = draw(np.arange(count))
+        want_cross = rng.random(count) < self._cross
+        for attempt in range(
+            24
+        ):  # redraw what is the same name, or (at first) of the same language
+            same = self.names.key[first] == self.names.key[second]
+            if attempt < 8:
+                same |= want_cross & (self.names.language[first] == self.names.language[second])
+            rows = np.flatnonzero(same)
+            if len(rows) == 0:
+                break
+            second[rows] = draw(rows)
+            stuck = rows[self.names.key[first[rows]] == self.names.key[second[rows]]]
+            first[stuck] = draw(stuck)
+        different = self.names.key[first] != self.names.key[second]
+        return first[different], second[different]

@@ -1,0 +1,209 @@
+"""SapBERT self-alignment: names to an encoder, resumable at its checkpoints to the same loss curve.
+
+training/base/            the untrained model and tokenizer, in the hub's layout
+training/checkpoint/      weights, optimizer state (safetensors) and step of the last checkpoint
+training/metrics.jsonl    step, loss, learning rate; validation recall@1 at checkpoints
+training/model/           the trained model and tokenizer, in the hub's layout; README.md is its card
+"""
+
+import json
+import shutil
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import PreTrainedTokenizerFast
+
+from index_builder.config import TrainConfig
+from index_builder.losses import make_loss
+from index_builder.model import (
+    TextEncoder,
+    encode_by_length,
+    load_model,
+    reload_model,
+    save_model,
+    tokenize,
+)
+from index_builder.pairs import Names, PairSampler, sample_texts, split_concepts
+
+Progress = Callable[[int, int, str], None]  # done, total, what is to be seen
+_LOG_EVERY = 20
+_TOKENIZER_NAMES = 500_000  # names that a tokenizer from scratch learns from
+
+
+def train_encoder(names: Names, config: TrainConfig, directory: Path, progress: Progress) -> Path:
+    """Train (or go on training) in `directory`; the directory of the trained model comes back."""
+    training, validation = split_concepts(names, config.validation_concepts, config.seed)
+    sampler = PairSampler(
+        training,
+        cross_lingual=config.cross_lingual,
+        exponent=config.language_exponent,
+        seed=config.seed,
+    )
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    base = directory / "base"
+    if not (base / "config.json").exists():
+        texts = sample_texts(training, _TOKENIZER_NAMES, config.language_exponent, config.seed)
+        encoder, tokenizer = load_model(config, texts)
+        save_model(encoder, tokenizer, base)
+    encoder, tokenizer = reload_model(base, config.pooling)
+    encoder.to(device).train()
+    optimizer = torch.optim.AdamW(
+        encoder.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+    )
+    loss_of = make_loss(config)
+    start = _resume(directory / "checkpoint", encoder, optimizer)
+    recall = float("nan")
+    mixed = (
+        torch.autocast(device.type, dtype=torch.bfloat16)
+        if config.precision == "bfloat16"
+        else nullcontext()
+    )
+    with (directory / "metrics.jsonl").open("a", encoding="utf-8") as metrics:
+        for step in range(start, config.steps):
+            torch.manual_seed(config.seed * 1_000_003 + step)  # dropout, the same after a resume
+            rate = config.learning_rate * _schedule(step, config)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            first, second = sampler.sample_pairs(step, config.batch_pairs)
+            rows = np.concatenate([first, second])
+            ids, mask = tokenize(tokenizer, training.text(rows), config.max_length)
+            with mixed:
+                vectors = encode_by_length(encoder, ids.to(device), mask.to(device))
+            labels, keys = (
+                torch.from_numpy(a[rows]).to(device) for a in (training.concept, training.key)
+            )
+            loss = loss_of(vectors, labels, keys)
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(encoder.parameters(), 1.0)
+            optimizer.step()
+            done = step + 1
+            if done % _LOG_EVERY == 0 or done == config.steps:
+                line = {"step": done, "loss": round(loss.item(), 5), "learning_rate": rate}
+                if done % config.checkpoint_steps == 0 or done == config.steps:
+                    recall = validation_recall(encoder, tokenizer, validation, training, config)
+                    line["validation_recall@1"] = round(recall, 4)
+                metrics.write(json.dumps(line) + "\n")
+                metrics.flush()
+                progress(
+                    done, config.steps, f"loss {loss.item():.3f} · validation recall@1 {recall:.3f}"
+                )
+            if done % config.checkpoint_steps == 0 and done < config.steps:
+                _checkpoint(directory / "checkpoint", encoder, optimizer, done)
+    model = directory / "model"
+    save_model(encoder.eval(), tokenizer, model)
+    _write_card(model / "README.md", config, names, recall)
+    return model
+
+
+def _schedule(step: int, config: TrainConfig) -> float:
+    """Linear warm-up, then linear decay to zero."""
+    warm = max(1, int(config.warmup * config.steps))
+    if step < warm:
+        return (step + 1) / warm
+    return max(0.0, (config.steps - step) / max(1, config.steps - warm))
+
+
+@torch.no_grad()
+def embed_names(
+    encoder: TextEncoder, tokenizer: PreTrainedTokenizerFast, texts: list[str], max_length: int
+) -> torch.Tensor:
+    """Float32 (len(texts), dimension) on the CPU, rows of unit norm."""
+    device = next(encoder.parameters()).device
+    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+    out: torch.Tensor | None = None
+    for start in range(0, len(order), 256):
+        rows = order[start : start + 256]
+        ids, mask = tokenize(tokenizer, [texts[row] for row in rows], max_length)
+        vectors = encoder(ids.to(device), mask.to(device)).float().cpu()
+        out = torch.empty(len(texts), vectors.shape[1]) if out is None else out
+        out[rows] = vectors
+    return out if out is not None else torch.empty(0, 0)
+
+
+def validation_recall(
+    encoder: TextEncoder,
+    tokenizer: PreTrainedTokenizerFast,
+    validation: Names,
+    distractors: Names,
+    config: TrainConfig,
+    most: int = 10_000,
+) -> float:
+    """Share of held-out concepts one of whose names finds another of them first, among distractors.
+
+    The names of the held-out concepts and `most` training names make the dictionary; a name equal to the
+    query but for spelling does not count. NaN without held-out concepts.
+    """
+    if len(validation) == 0:
+        return float("nan")
+    rng = np.random.default_rng([config.seed, 3])
+    others = rng.choice(len(distractors), size=min(most, len(distractors)), replace=False)
+    concept = np.concatenate([validation.concept, distractors.concept[others]])
+    key = np.concatenate([validation.key, distractors.key[others]])
+    texts = validation.text(np.arange(len(validation))) + distractors.text(others)
+    encoder.eval()
+    vectors = embed_names(encoder, tokenizer, texts, config.max_length)
+    encoder.train()
+    starts = np.flatnonzero(np.diff(validation.concept, prepend=-1))
+    sizes = np.diff(np.append(starts, len(validation)))
+    queries = starts + (rng.random(len(starts)) * sizes).astype(np.int64)
+    similarity = (vectors[torch.from_numpy(queries)] @ vectors.T).numpy()
+    similarity[key[queries][:, None] == key[None, :]] = -1.0
+    return float(np.mean(concept[similarity.argmax(1)] == concept[queries]))
+
+
+def _checkpoint(
+    directory: Path, encoder: nn.Module, optimizer: torch.optim.Optimizer, step: int
+) -> None:
+    fresh = directory.with_suffix(".new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    save_file(
+        {n: p.detach().contiguous() for n, p in encoder.named_parameters()},
+        fresh / "weights.safetensors",
+    )
+    states = optimizer.state_dict()["state"]
+    moments = {f"{i}.{n}": v.contiguous() for i, state in states.items() for n, v in state.items()}
+    save_file(moments, fresh / "optimizer.safetensors")
+    (fresh / "step.json").write_text(json.dumps({"step": step}), encoding="utf-8")
+    old = directory.with_suffix(".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if directory.exists():
+        directory.rename(old)
+    fresh.rename(directory)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _resume(directory: Path, encoder: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    """Load the last whole checkpoint, if there is one; the step to go on from."""
+    for place in (directory, directory.with_suffix(".old")):
+        if (place / "step.json").exists():
+            break
+    else:
+        return 0
+    encoder.load_state_dict(load_file(place / "weights.safetensors"), strict=False)
+    states: dict[int, dict[str, torch.Tensor]] = {}
+    for name, value in load_file(place / "optimizer.safetensors").items():
+        number, _, field = name.partition(".")
+        states.setdefault(int(number), {})[field] = value
+    optimizer.load_state_dict(
+        {"state": states, "param_groups": optimizer.state_dict()["param_groups"]}
+    )
+    return int(json.loads((place / "step.json").read_text(encoding="utf-8"))["step"])
+
+
+def _write_card(path: Path, config: TrainConfig, names: Names, recall: float) -> None:
+    settings = "\n".join(f"| {key} | {value} |" for key, value in config.model_dump().items())
+    path.write_text(
+        "# Biomedical name encoder\n\n"
+        "Trained by SapBERT self-alignment (Liu et al., NAACL 2021) with `bioelx-mcp build-index`.\n\n"
+        f"Names: {len(names):,} of {len(np.unique(names.concept)):,} concepts in "
+        f"{len(np.unique(names.language))} languages. Validation recall@1: {recall:.3f}.\n\n"
+        f"| setting | value |\n|---|---|\n{settings}\n",
+        encoding="utf-8",
+    )
