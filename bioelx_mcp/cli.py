@@ -1,0 +1,420 @@
+"""The command `bioelx-mcp`. Results go to stdout, everything else to stderr; errors are one line.
+
+Exit status: 0 done, 1 internal error, 2 usage or bad input, 3 missing extra, 4 missing artifact,
+5 invalid artifact, 6 ranker backend.
+"""
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bioelx_mcp import __version__
+from bioelx_mcp.errors import BioelxError, UsageError
+from bioelx_mcp.settings import load_settings
+
+if TYPE_CHECKING:
+    from bioelx_mcp.linker import Linker
+    from bioelx_mcp.schema import Mention, Ranking
+
+app = typer.Typer(
+    help="Biomedical entity linking in any language.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+IndexOption = Annotated[
+    Path | None,
+    typer.Option("--index", help="Index directory; the starter index if not given. [BIOELX_INDEX]"),
+]
+RankerOption = Annotated[
+    str | None, typer.Option("--ranker-url", help="vLLM server that ranks. [BIOELX_RANKER_URL]")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="JSON lines instead of a table.")]
+MentionArguments = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="Mentions; without any, stdin: one a line, or JSON lines {mention, context, start}."
+    ),
+]
+
+
+class Client(StrEnum):
+    """Agent clients whose configuration can be printed."""
+
+    claude_desktop = "claude-desktop"
+    claude_code = "claude-code"
+    cursor = "cursor"
+    vscode = "vscode"
+    codex = "codex"
+
+
+def main() -> None:
+    """Run the command line; the process ends with the documented exit status."""
+    try:
+        app(standalone_mode=False)
+    except BioelxError as error:
+        _fail(str(error), error.exit_code)
+    except typer.Exit as stop:
+        sys.exit(stop.exit_code)
+    except (typer.Abort, KeyboardInterrupt):
+        _fail("interrupted", 130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(141)
+    except Exception as error:
+        if hasattr(error, "format_message"):  # click's usage errors
+            _fail(f"{error.format_message()} (see bioelx-mcp --help)", 2)
+        raise
+
+
+def _fail(message: str, code: int) -> None:
+    sys.stderr.write(f"bioelx-mcp: {' '.join(message.split())}\n")
+    sys.exit(code)
+
+
+@app.callback(invoke_without_command=True)
+def options(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """Biomedical entity linking in any language."""
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def _open(index: Path | None, ranker_url: str | None = None) -> "Linker":
+    from bioelx_mcp.linker import Linker
+
+    return Linker.from_settings(load_settings(index=index, ranker_url=ranker_url))
+
+
+@app.command()
+def demo() -> None:
+    """Link mentions in a dozen languages with the starter index, and say why each was linked."""
+    from rich.console import Console
+
+    from bioelx_mcp.demo import demo_table, link_demo
+
+    linker = _open(None)
+    console = Console(soft_wrap=False)
+    console.print(demo_table(link_demo(linker)))
+    console.print(
+        f"\nIndex {linker.manifest.index_id}: {linker.manifest.concepts} concepts, "
+        f"{linker.manifest.aliases} aliases, {len(linker.manifest.languages)} languages, offline.\n\n"
+        "Connect an agent:  claude mcp add bioelx-mcp -- bioelx-mcp serve\n"
+        "Other clients:     bioelx-mcp mcp-config --client claude-desktop|cursor|vscode|codex\n"
+        "Your own names:    bioelx-mcp build-index --source table=NAMES.tsv --out DIR",
+        highlight=False,
+    )
+
+
+@app.command()
+def serve(index: IndexOption = None, ranker_url: RankerOption = None) -> None:
+    """Serve the MCP tools over stdio."""
+    from bioelx_mcp.server import build_server
+
+    build_server(load_settings(index=index, ranker_url=ranker_url), guard_stdout=True).run()
+
+
+@app.command()
+def search(
+    mentions: MentionArguments = None,
+    index: IndexOption = None,
+    limit: Annotated[int, typer.Option(help="Candidates a mention.")] = 5,
+    as_json: JsonOption = False,
+) -> None:
+    """Find candidate concepts for mentions."""
+    given = list(_read_mentions(mentions))
+    found = _open(index).search(given, limit)
+    if as_json:
+        for mention, candidates in zip(given, found, strict=True):
+            _echo_json({"mention": mention.text, "candidates": [asdict(c) for c in candidates]})
+        return
+    header = ("mention", "id", "preferred name", "score", "matched alias", "lang", "channel")
+    rows = [
+        (
+            m.text,
+            c.concept_id,
+            c.preferred_name,
+            f"{c.retrieval_score:.3f}",
+            c.hit.alias,
+            c.hit.language,
+            c.hit.channel,
+        )
+        for m, candidates in zip(given, found, strict=True)
+        for c in candidates
+    ]
+    _echo_table(header, rows)
+
+
+@app.command()
+def link(
+    mentions: MentionArguments = None,
+    context: Annotated[
+        str, typer.Option(help="The text around the mentions given as arguments.")
+    ] = "",
+    index: IndexOption = None,
+    ranker_url: RankerOption = None,
+    limit: Annotated[int, typer.Option(help="Candidates that are ranked.")] = 10,
+    as_json: JsonOption = False,
+) -> None:
+    """Link mentions: search, then rank; one answer each, or NIL."""
+    given = list(_read_mentions(mentions, context))
+    rankings = _open(index, ranker_url).link(given, limit)
+    _warn_degraded(rankings)
+    if as_json:
+        for ranking in rankings:
+            _echo_json(asdict(ranking))
+        return
+    _echo_table(
+        ("mention", "id", "preferred name", "score", "ranker"), [_link_row(r) for r in rankings]
+    )
+
+
+@app.command()
+def rank(
+    mention: Annotated[str, typer.Argument(help="The mention.")],
+    candidate: Annotated[
+        list[str] | None, typer.Option("--candidate", help="A concept id; searched if none.")
+    ] = None,
+    context: Annotated[str, typer.Option(help="The text around the mention.")] = "",
+    index: IndexOption = None,
+    ranker_url: RankerOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Order the candidates of one mention by its context."""
+    linker = _open(index, ranker_url)
+    (given,) = _read_mentions([mention], context)
+    if candidate:
+        ranking = linker.rank(
+            [(given, [linker.candidate(mention, id) for id in dict.fromkeys(candidate)])]
+        )[0]
+    else:
+        ranking = linker.link([given])[0]
+    _warn_degraded([ranking])
+    if as_json:
+        _echo_json(asdict(ranking))
+        return
+    rows = [
+        (
+            "*" if ranked is ranking.best else "",
+            ranked.candidate.concept_id,
+            ranked.candidate.preferred_name,
+            "" if ranked.rank_score is None else f"{ranked.rank_score:.3f}",
+            f"{ranked.candidate.retrieval_score:.3f}",
+        )
+        for ranked in ranking.candidates
+    ]
+    _echo_table(("best", "id", "preferred name", "rank score", "retrieval score"), rows)
+
+
+@app.command("build-index")
+def build_index(
+    config: Annotated[
+        Path | None, typer.Option(help="A build.toml; the options below override it.")
+    ] = None,
+    source: Annotated[
+        list[str] | None,
+        typer.Option(help="KIND=PATH, as in table=names.tsv or obo=doid.obo; repeatable."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Directory of the index.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the index, part of its id.")] = None,
+    encoder: Annotated[Path | None, typer.Option(help="A trained encoder; skips training.")] = None,
+    starter_encoder: Annotated[
+        bool, typer.Option("--starter-encoder", help="Use the encoder that ships; skips training.")
+    ] = False,
+    base_model: Annotated[
+        str | None,
+        typer.Option(help="Train from a hub name, a directory, or scratch:tiny|mini|small."),
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Training steps.")] = None,
+) -> None:
+    """Build an index from sources of names; a killed build resumes where it stopped."""
+    from bioelx_mcp import builder
+
+    if starter_encoder:
+        encoder = builder.starter_encoder()
+    training = {
+        key: value
+        for key, value in (("base_model", base_model), ("steps", steps))
+        if value is not None
+    }
+    manifest = builder.build_index(
+        builder.read_build_config(
+            config,
+            out=out,
+            name=name,
+            encoder=encoder,
+            sources=[_source(text) for text in source] if source else None,
+            train=training or None,
+        )
+    )
+    typer.echo(f"{manifest.index_id}\t{manifest.concepts} concepts\t{manifest.aliases} aliases")
+
+
+@app.command()
+def evaluate(
+    dataset: Annotated[str, typer.Argument(help="Format of the benchmark: xlbel.")],
+    path: Annotated[Path, typer.Argument(help="Its file or folder.")],
+    index: IndexOption = None,
+    out: Annotated[Path | None, typer.Option(help="Write the result as JSON, too.")] = None,
+) -> None:
+    """Measure retrieval on a benchmark: recall@1/5/10/64 by language, on covered queries / on all."""
+    from bioelx_mcp.evaluation.datasets import DATASETS
+    from bioelx_mcp.evaluation.run import evaluate_retrieval, render_table
+
+    if dataset not in DATASETS:
+        raise UsageError(f"unknown dataset {dataset!r}; known: {', '.join(sorted(DATASETS))}")
+    queries = DATASETS[dataset](path)
+    result = {
+        "dataset": dataset,
+        **evaluate_retrieval(_open(index), queries, progress=_progress_line),
+    }
+    typer.echo(
+        f"{dataset}, {len(queries)} queries, index {result['index']}; recall in percent, covered / all\n"
+    )
+    typer.echo(render_table(result))
+    typer.echo(f"\n{result['mentions_per_second']:.0f} mentions a second on {result['hardware']}")
+    if out is not None:
+        try:
+            out.write_text(
+                json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+            )
+        except OSError as error:
+            raise UsageError(f"--out {out}: {error}") from error
+
+
+@app.command()
+def info(index: IndexOption = None, as_json: JsonOption = False) -> None:
+    """Show what an index holds: counts, languages, sources, licences, encoder."""
+    card = _open(index).manifest.model_dump(mode="json", exclude={"probes"})
+    if as_json:
+        _echo_json(card)
+        return
+    for key, value in card.items():
+        if key == "languages":
+            value = ", ".join(f"{language or 'und'} {count}" for language, count in value.items())
+        elif key == "sources":
+            value = "; ".join(
+                f"{s['name']} {s['aliases']} ({', '.join(s['licenses']) or '-'})" for s in value
+            )
+        elif key == "encoder":
+            value = f"{value['name']}, {value['dimension']} dimensions, {value['checksum'][:12]}"
+        typer.echo(f"{key:<15}{value}")
+
+
+@app.command("mcp-config")
+def mcp_config(
+    client: Annotated[Client, typer.Option(help="The agent client.")] = Client.claude_desktop,
+    index: IndexOption = None,
+) -> None:
+    """Print the block that connects an agent client to this server."""
+    import shutil
+
+    command = shutil.which("bioelx-mcp") or "bioelx-mcp"
+    arguments = ["serve", *(["--index", str(index.resolve())] if index else [])]
+    if client is Client.claude_code:
+        typer.echo(f"claude mcp add bioelx-mcp -- {command} {' '.join(arguments)}")
+    elif client is Client.codex:
+        typer.echo(
+            f"[mcp_servers.bioelx-mcp]\ncommand = {json.dumps(command)}\nargs = {json.dumps(arguments)}"
+        )
+    else:
+        entry: dict[str, Any] = {"command": command, "args": arguments}
+        key = "servers" if client is Client.vscode else "mcpServers"
+        if client is Client.vscode:
+            entry = {"type": "stdio", **entry}
+        typer.echo(json.dumps({key: {"bioelx-mcp": entry}}, indent=2))
+
+
+def _read_mentions(mentions: Sequence[str] | None, context: str = "") -> "Iterator[Mention]":
+    from bioelx_mcp.schema import Mention
+
+    if mentions:
+        yield from (Mention(text, context) for text in mentions)
+        return
+    if sys.stdin.isatty():
+        raise UsageError("no mention given: name some, or pipe them in, one a line")
+    lines = [(number, line.strip()) for number, line in enumerate(sys.stdin, 1) if line.strip()]
+    if not lines:
+        raise UsageError("no mention on stdin: one a line, or JSON lines {mention, context, start}")
+    for number, line in lines:
+        yield _json_mention(number, line) if line.startswith("{") else Mention(line, context)
+
+
+def _json_mention(number: int, line: str) -> "Mention":
+    from pydantic import TypeAdapter, ValidationError
+
+    from bioelx_mcp.schema import Mention
+
+    try:
+        row = json.loads(line)
+        row["text"] = row.pop("mention")
+        return TypeAdapter(Mention).validate_python(row)
+    except (ValueError, KeyError, AttributeError, ValidationError) as error:
+        raise UsageError(
+            f"stdin:{number}: not of the form {{mention, context, start}}: {line[:80]!r}"
+        ) from error
+
+
+def _source(text: str) -> dict[str, str]:
+    kind, separator, path = text.partition("=")
+    if not separator or not path:
+        raise UsageError(f"--source {text}: not of the form KIND=PATH")
+    return {"kind": kind, "path": path}
+
+
+def _warn_degraded(rankings: "Sequence[Ranking]") -> None:
+    for reason in dict.fromkeys(ranking.degraded for ranking in rankings if ranking.degraded):
+        sys.stderr.write(
+            f"bioelx-mcp: the ranker did not answer, the retrieval order stands: {reason}\n"
+        )
+
+
+def _link_row(ranking: "Ranking") -> tuple[str, ...]:
+    if ranking.best is None:
+        return (ranking.mention.text, "NIL", "", "", ranking.ranker)
+    candidate, rank_score = ranking.best.candidate, ranking.best.rank_score
+    score = candidate.retrieval_score if rank_score is None else rank_score
+    return (
+        ranking.mention.text,
+        candidate.concept_id,
+        candidate.preferred_name,
+        f"{score:.3f}",
+        ranking.ranker,
+    )
+
+
+def _echo_json(value: Any) -> None:
+    typer.echo(json.dumps(value, ensure_ascii=False))
+
+
+def _echo_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Columns on a terminal, tab-separated where the output is piped."""
+    if not sys.stdout.isatty():
+        for row in (header, *rows):
+            typer.echo("\t".join(" ".join(cell.split()) for cell in row))
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*header, pad_edge=False)
+    for row in rows:
+        table.add_row(*(Text(cell, overflow="fold") for cell in row))
+    Console().print(table)
+
+
+def _progress_line(done: int, total: int) -> None:
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r{done}/{total} mentions" + ("\n" if done == total else ""))
