@@ -7,6 +7,8 @@ The builder and the reader both call these; TEXT_VERSION changes whenever an ans
 import re
 import unicodedata
 
+from opencc import OpenCC
+
 TEXT_VERSION = 1
 MAX_NAME_LENGTH = 512  # characters; longer aliases are set aside, longer mentions refused
 MAX_GRAMS = 48  # distinct grams kept of one name
@@ -17,6 +19,9 @@ _COMBINING = re.compile("[\u0300-\u036f\u0483-\u0487\u0591-\u05c7\u0610-\u061a\u
 _SEPARATORS = re.compile(
     r"[^\w\u0900-\u0dff\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3099\u309a]+|_+"
 )
+_HAN = re.compile("[\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
+_TO_SIMPLIFIED = OpenCC("t2s")
+_TO_HIRAGANA = {ord(kana): ord(kana) - 0x60 for kana in map(chr, range(0x30A1, 0x30F7))}
 _ID = re.compile(r"(?P<prefix>[A-Za-z][A-Za-z0-9.]*)[:_](?P<local>[A-Za-z0-9][A-Za-z0-9.-]*)")
 _CUI = re.compile(r"[Cc]\d{7}")
 
@@ -24,14 +29,16 @@ _CUI = re.compile(r"[Cc]\d{7}")
 def normalize_alias(text: str) -> str:
     """The key under which equal names meet.
 
-    Compatibility forms, case, Latin/Greek/Cyrillic diacritics, punctuation and spacing are folded away.
-    Idempotent. A text of punctuation alone gives the empty string.
+    Compatibility forms, case, Latin/Greek/Cyrillic diacritics, punctuation, spacing, traditional against
+    simplified Chinese and katakana against hiragana are folded away. Idempotent. A text of punctuation alone gives the empty string.
     """
     if text.isascii():
         return " ".join(_SEPARATORS.sub(" ", text.lower()).split())
     folded = unicodedata.normalize("NFKD", text).casefold()
     folded = unicodedata.normalize("NFKD", folded).casefold()  # some folds expose another one
-    folded = unicodedata.normalize("NFC", _COMBINING.sub("", folded))
+    folded = unicodedata.normalize("NFC", _COMBINING.sub("", folded)).translate(_TO_HIRAGANA)
+    if _HAN.search(folded):
+        folded = _TO_SIMPLIFIED.convert(_TO_SIMPLIFIED.convert(folded))  # one pass leaves 薴 at 苧, not 苎
     return " ".join(_SEPARATORS.sub(" ", folded).split())
 
 

@@ -11,6 +11,8 @@ from bioelx_mcp.text import normalize_concept_id
 
 _TARGET = re.compile(r"<tgt>(.*?)</tgt>", re.DOTALL)
 
+_LOCAL_ID = re.compile(r"[A-Za-z]*\d+")
+
 
 @dataclass(frozen=True, slots=True)
 class Query:
@@ -44,7 +46,7 @@ def _xlbel_file(path: Path) -> Iterator[Query]:
                 continue
             where = f"{path}:{number}"
             fields = line.rstrip("\r\n").split("||", 2)
-            gold = {normalize_concept_id(part) for part in fields[0].split("|")}
+            gold = [_gold_id(part) for part in fields[0].split("|")]
             if len(fields) < 2 or None in gold or not fields[1].strip():
                 raise UsageError(
                     f"{where}: not of the form CUI[|CUI]||mention[||context]: {line[:80]!r}"
@@ -53,6 +55,13 @@ def _xlbel_file(path: Path) -> Iterator[Query]:
             yield Query(
                 Mention(fields[1], context, start), frozenset(filter(None, gold)), language, where
             )
+
+
+def _gold_id(text: str) -> str | None:
+    """A CURIE; what else looks like an id (`CL449350`, provisional in the UMLS; `90058`) is taken for one of the UMLS."""
+    if curie := normalize_concept_id(text):
+        return curie
+    return f"UMLS:{text}" if _LOCAL_ID.fullmatch(text) else None
 
 
 def _context(marked: str) -> tuple[str, int | None]:

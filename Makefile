@@ -1,0 +1,64 @@
+# Every target makes what it needs; `make` alone lists them.
+PYTHON ?= python3
+VENV   ?= .venv
+SHARED ?= ../shared/data
+BIN    := $(VENV)/bin
+# The CPU build of torch: an unpinned torch may bring gigabytes of CUDA.
+TORCH  ?= torch==2.13.0
+
+.PHONY: help install demo test test-shared test-vllm check fix cov golden bench wheel clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:/' | column -t -s:
+
+$(BIN)/.base: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+$(BIN)/.dev: $(BIN)/.base
+	$(BIN)/python -m pip install --quiet $(TORCH)
+	$(BIN)/python -m pip install --quiet --editable '.[build,dev]'
+	touch $@
+
+install: $(BIN)/.dev ## an environment with everything but a ranker server
+
+demo: $(BIN)/.base ## install what serving needs and link mentions in many languages
+	$(BIN)/bioelx-mcp demo
+
+test: $(BIN)/.dev ## everything that runs on a CPU in minutes
+	$(BIN)/python -m pytest
+
+test-shared: $(BIN)/.dev ## the open knowledge base and benchmarks of SHARED, where they are: tens of minutes
+	$(BIN)/python -m pytest -m shared tests/shared
+
+test-vllm: $(BIN)/.dev ## a real vLLM on the CPU, in an environment of its own
+	tests/vllm/setup.sh .venv-vllm
+	VLLM_PYTHON=.venv-vllm/bin/python $(BIN)/python -m pytest -m vllm tests/vllm
+
+check: $(BIN)/.dev ## format, lint, types, arrows
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fix: $(BIN)/.dev ## mend what can be mended
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+cov: $(BIN)/.dev ## the tests with branch coverage and its gate
+	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered
+
+golden: $(BIN)/.dev ## write the golden files anew; read the diff
+	$(BIN)/python -m pytest --golden -k golden
+
+bench: $(BIN)/.dev ## the open knowledge base: build, measure beside TF-IDF, write benchmarks/results
+	$(BIN)/bioelx-mcp build-index --config examples/open-kb.toml
+	$(BIN)/python benchmarks/retrieval.py --index build/open-kb --shared $(SHARED) --out benchmarks/results/retrieval.json
+
+wheel: $(BIN)/.base ## the wheel, in dist/
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+clean: ## remove what the targets made
+	rm -rf $(VENV) .venv-vllm build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
