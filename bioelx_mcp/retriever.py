@@ -1,13 +1,14 @@
 """Mention to candidates: channels, fusion, distinct concepts in a fixed order.
 
 Three channels find aliases: exact (normalised text), lexical (character grams) and dense (encoder). Each
-alias found gets a score from both its similarities, each concept the best of its aliases.
+alias found is given both similarities, `fuse` makes one score of them, and a concept has its best alias's.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bioelx_mcp.errors import UsageError
 from bioelx_mcp.index import AliasIndex, Rows, Similarities
@@ -15,36 +16,46 @@ from bioelx_mcp.schema import AliasHit, Candidate, Channel, Mention
 from bioelx_mcp.text import MAX_NAME_LENGTH, character_grams, normalize_alias
 
 MAX_CANDIDATES = 1000
-DENSE_WEIGHT = 0.6  # of the fused score; the lexical similarity has the rest
+DENSE_WEIGHT = (
+    0.6  # of the fused score, the lexical similarity has the rest; benchmarks/tune_fusion.py
+)
 _HITS_PER_CANDIDATE = (
     8  # aliases asked for, for each concept wanted; about the aliases of a concept
 )
+_LEXICAL_HITS = 256  # at most: beyond them spelling says nothing
 _BATCH = 64
 
 
-@dataclass(frozen=True, slots=True)
-class _Scored:
-    """An alias found for a mention, with what orders it among others."""
+@dataclass(frozen=True)
+class Evidence:
+    """The aliases that the channels found for a mention: row i of each array is one alias.
 
-    row: int
-    score: float
-    channel: Channel
-    similarity: float
+    `cosine` and `lexical` (Dice of the character grams) lie in [0, 1]; `exact` marks equal normalised text.
+    """
+
+    rows: Rows
+    cosine: Similarities
+    lexical: Similarities
+    exact: NDArray[np.bool_]
 
 
 def check_mention(text: str) -> None:
-    """Raise UsageError for a mention that cannot be searched: empty, or over MAX_NAME_LENGTH characters."""
+    """Raise UsageError for a mention that cannot be searched: empty, too long, or no Unicode text."""
     if not text.strip():
         raise UsageError("the mention is empty")
     if len(text) > MAX_NAME_LENGTH:
         raise UsageError(
             f"the mention has {len(text)} characters, at most {MAX_NAME_LENGTH} can be searched: {text[:40]!r}..."
         )
+    if any("\ud800" <= char <= "\udfff" for char in text):
+        raise UsageError(f"the mention holds a lone surrogate, no Unicode character: {text!a}")
 
 
-def fuse(dense: float, lexical: float) -> float:
-    """The score of an alias that is not the mention itself, in [0, 1)."""
-    return min(DENSE_WEIGHT * dense + (1.0 - DENSE_WEIGHT) * lexical, 0.999)
+def fuse(evidence: Evidence, dense_weight: float = DENSE_WEIGHT) -> NDArray[np.float64]:
+    """The score of each alias, in [0, 1], higher is better; 1 for the mention itself and nothing else."""
+    weighted = dense_weight * evidence.cosine + (1.0 - dense_weight) * evidence.lexical
+    scores: NDArray[np.float64] = np.where(evidence.exact, 1.0, np.minimum(weighted, 0.999))
+    return scores
 
 
 class Retriever:
@@ -52,6 +63,9 @@ class Retriever:
 
     def __init__(self, index: AliasIndex) -> None:
         self.index = index
+        kinds = index.alias_kind
+        synonyms = np.array([kind != "preferred" for kind in kinds.dictionary.to_pylist()])
+        self._synonym: NDArray[np.bool_] = synonyms[kinds.indices.to_numpy()]
 
     def search_candidates(
         self, mentions: Sequence[Mention], limit: int = 10
@@ -75,83 +89,83 @@ class Retriever:
             hits = limit * _HITS_PER_CANDIDATE
             dense = self.index.search_dense(vectors, hits)
             for text, vector, near in zip(texts, vectors, dense, strict=True):
-                candidates = self._candidates(text, near, hits, limit)
-                wanted = min(limit, self.index.manifest.concepts)
-                more = hits
-                while len(candidates) < wanted and more < self.index.manifest.aliases:
-                    more *= 8
-                    near = self.index.search_dense(vector[None], more)[0]
-                    candidates = self._candidates(text, near, more, limit)
-                found.append(candidates)
+                found.append(self._search(text, vector, near, hits, limit))
         return found
 
-    def _candidates(
-        self, text: str, near: tuple[Rows, Similarities], hits: int, limit: int
-    ) -> list[Candidate]:
-        best: dict[int, _Scored] = {}
-        for scored in self._scored_aliases(text, near, hits):
-            concept = int(self.index.alias_concept[scored.row])
-            if concept not in best or self._order(scored) < self._order(best[concept]):
-                best[concept] = scored
-        ordered = sorted(best.items(), key=lambda item: (*self._order(item[1]), item[0]))
-        given = self.index.find_concept(text)
-        candidates = [] if given is None else [self._given(given, text)]
-        candidates += [
-            self._candidate(concept, scored) for concept, scored in ordered if concept != given
-        ]
-        return candidates[:limit]
-
-    def _scored_aliases(
-        self, text: str, near: tuple[Rows, Similarities], hits: int
-    ) -> list[_Scored]:
+    def gather(self, text: str, near: tuple[Rows, Similarities], hits: int) -> Evidence:
+        """What the channels find for a mention; `near` is what the dense one found."""
         normalized = normalize_alias(text)
         grams = set(character_grams(normalized))
-        dense = dict(zip(near[0].tolist(), near[1].tolist(), strict=True))
+        exact = self.index.search_exact(normalized)
+        spelt = self.index.search_lexical(normalized, min(hits, _LEXICAL_HITS))
+        rows = np.unique(np.concatenate([near[0], spelt, exact]))
         # An alias that only spelling found has no cosine at hand: it counts as the farthest one that has.
-        floor = min(dense.values(), default=0.0)
-        exact = set(self.index.search_exact(normalized).tolist()) if normalized else set()
-        scored = [_Scored(row, 1.0, "exact", 1.0) for row in exact]
-        rows = np.union1d(near[0], self.index.search_lexical(normalized, min(hits, 256)))
-        texts = self.index.alias_normalized.take(rows).to_pylist()
-        for row, alias in zip(rows.tolist(), texts, strict=True):
-            if row in exact:
-                continue
+        cosine = np.full(len(rows), near[1].min(initial=1.0), dtype=np.float32)
+        cosine[np.searchsorted(rows, near[0])] = near[1]
+        lexical = np.zeros(len(rows), dtype=np.float32)
+        for i, alias in enumerate(self.index.alias_normalized.take(rows).to_pylist()):
             theirs = character_grams(alias)
-            lexical = 2.0 * len(grams.intersection(theirs)) / (len(grams) + len(theirs) or 1)
-            cosine = dense.get(row)
-            channel: Channel = "lexical" if cosine is None or lexical > cosine else "dense"
-            shown = lexical if channel == "lexical" else float(cosine or 0.0)
-            scored.append(
-                _Scored(row, fuse(floor if cosine is None else cosine, lexical), channel, shown)
-            )
-        return scored
+            lexical[i] = 2.0 * len(grams.intersection(theirs)) / (len(grams) + len(theirs) or 1)
+        return Evidence(rows, cosine, lexical, np.isin(rows, exact))
 
-    def _order(self, scored: _Scored) -> tuple[float, bool, int, int]:
-        """What decides between two aliases, smaller first."""
-        index = self.index
-        concept = index.alias_concept[scored.row]
-        preferred = index.alias_kind[scored.row].as_py() == "preferred"
-        return (
-            -round(scored.score, 6),
-            not preferred,
-            -int(index.aliases_of_concept[concept]),
-            scored.row,
-        )
+    def order(self, evidence: Evidence, scores: NDArray[np.float64]) -> NDArray[np.intp]:
+        """Positions in the evidence, one for each concept, best first."""
+        rows = evidence.rows
+        concepts = self.index.alias_concept[rows]
+        many = -self.index.aliases_of_concept[concepts]
+        by_worth = np.lexsort((rows, many, self._synonym[rows], -np.round(scores, 6)))
+        _, first = np.unique(concepts[by_worth], return_index=True)
+        return by_worth[np.sort(first)]
 
-    def _candidate(self, row: int, scored: _Scored) -> Candidate:
+    def _search(
+        self,
+        text: str,
+        vector: NDArray[np.float32],
+        near: tuple[Rows, Similarities],
+        hits: int,
+        limit: int,
+    ) -> list[Candidate]:
+        """The candidates of one mention; asks for more aliases until there are enough concepts."""
+        wanted = min(limit, self.index.manifest.concepts)
+        while True:
+            evidence = self.gather(text, near, hits)
+            scores = fuse(evidence)
+            places = self.order(evidence, scores)
+            if len(places) >= wanted or hits >= self.index.manifest.aliases:
+                break
+            hits *= 8
+            near = self.index.search_dense(vector[None], hits)[0]
+        given = self.index.find_concept(text)
+        candidates = [] if given is None else [self._given(given, text)]
+        for place in places[:limit].tolist():
+            concept = int(self.index.alias_concept[evidence.rows[place]])
+            if concept != given:
+                candidates.append(self._candidate(concept, evidence, place, float(scores[place])))
+        return candidates[:limit]
+
+    def _candidate(self, row: int, evidence: Evidence, place: int, score: float) -> Candidate:
         index = self.index
         concept = index.concept(row)
+        alias = int(evidence.rows[place])
+        similarity, channel = self._told(evidence, place)
         hit = AliasHit(
-            alias=index.alias_text[scored.row].as_py(),
-            language=index.alias_language[scored.row].as_py(),
-            source=index.alias_source[scored.row].as_py(),
-            channel=scored.channel,
-            similarity=round(scored.similarity, 4),
+            alias=index.alias_text[alias].as_py(),
+            language=index.alias_language[alias].as_py(),
+            source=index.alias_source[alias].as_py(),
+            channel=channel,
+            similarity=round(similarity, 4),
         )
-        score = round(scored.score, 4)
         return Candidate(
-            concept.concept_id, concept.preferred_name, concept.semantic_types, score, hit
+            concept.concept_id, concept.preferred_name, concept.semantic_types, round(score, 4), hit
         )
+
+    @staticmethod
+    def _told(evidence: Evidence, place: int) -> tuple[float, Channel]:
+        """The channel that speaks loudest for an alias, and what it says."""
+        if evidence.exact[place]:
+            return 1.0, "exact"
+        cosine, lexical = float(evidence.cosine[place]), float(evidence.lexical[place])
+        return (lexical, "lexical") if lexical > cosine else (cosine, "dense")
 
     def _given(self, row: int, text: str) -> Candidate:
         concept = self.index.concept(row)
