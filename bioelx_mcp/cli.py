@@ -7,8 +7,9 @@ Exit status: 0 done, 1 internal error, 2 usage or bad input, 3 missing extra, 4 
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from enum import StrEnum
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     help="Biomedical entity linking in any language.",
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
 )
@@ -57,17 +57,16 @@ class Client(StrEnum):
 
 def main() -> None:
     """Run the command line; the process ends with the documented exit status."""
+    for stream in (sys.stdin, sys.stdout):
+        if isinstance(stream, TextIOWrapper):  # whatever a pipe or locale says: names are UTF-8
+            stream.reconfigure(encoding="utf-8")
     try:
-        app(standalone_mode=False)
+        if app(standalone_mode=False) == 130:  # typer's answer to Ctrl-C
+            _fail("interrupted", 130)
     except BioelxError as error:
         _fail(str(error), error.exit_code)
-    except typer.Exit as stop:
-        sys.exit(stop.exit_code)
-    except (typer.Abort, KeyboardInterrupt):
-        _fail("interrupted", 130)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(141)
+    except SystemExit as stop:  # typer's answer to a reader of stdout that left: 1
+        sys.exit(141 if isinstance(stop.__context__, BrokenPipeError) else stop.code)
     except Exception as error:
         if hasattr(error, "format_message"):  # click's usage errors
             _fail(f"{error.format_message()} (see bioelx-mcp --help)", 2)
@@ -196,9 +195,9 @@ def rank(
     linker = _open(index, ranker_url)
     (given,) = _read_mentions([mention], context)
     if candidate:
-        ranking = linker.rank(
-            [(given, [linker.candidate(mention, id) for id in dict.fromkeys(candidate)])]
-        )[0]
+        found = [linker.candidate(mention, id) for id in candidate]
+        distinct = {one.concept_id: one for one in found}
+        ranking = linker.rank([(given, list(distinct.values()))])[0]
     else:
         ranking = linker.link([given])[0]
     _warn_degraded([ranking])
@@ -287,8 +286,9 @@ def evaluate(
     typer.echo(f"\n{result['mentions_per_second']:.0f} mentions a second on {result['hardware']}")
     if out is not None:
         try:
+            finite = json.loads(json.dumps(result), parse_constant=lambda _: None)  # no NaN in JSON
             out.write_text(
-                json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+                json.dumps(finite, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
             )
         except OSError as error:
             raise UsageError(f"--out {out}: {error}") from error
@@ -319,22 +319,24 @@ def mcp_config(
     index: IndexOption = None,
 ) -> None:
     """Print the block that connects an agent client to this server."""
+    import shlex
     import shutil
 
     command = shutil.which("bioelx-mcp") or "bioelx-mcp"
     arguments = ["serve", *(["--index", str(index.resolve())] if index else [])]
     if client is Client.claude_code:
-        typer.echo(f"claude mcp add bioelx-mcp -- {command} {' '.join(arguments)}")
+        typer.echo(f"claude mcp add bioelx-mcp -- {shlex.join([command, *arguments])}")
     elif client is Client.codex:
         typer.echo(
-            f"[mcp_servers.bioelx-mcp]\ncommand = {json.dumps(command)}\nargs = {json.dumps(arguments)}"
+            f"[mcp_servers.bioelx-mcp]\ncommand = {json.dumps(command, ensure_ascii=False)}\n"
+            f"args = {json.dumps(arguments, ensure_ascii=False)}"  # TOML knows no surrogate pairs
         )
     else:
         entry: dict[str, Any] = {"command": command, "args": arguments}
         key = "servers" if client is Client.vscode else "mcpServers"
         if client is Client.vscode:
             entry = {"type": "stdio", **entry}
-        typer.echo(json.dumps({key: {"bioelx-mcp": entry}}, indent=2))
+        typer.echo(json.dumps({key: {"bioelx-mcp": entry}}, indent=2, ensure_ascii=False))
 
 
 def _read_mentions(mentions: Sequence[str] | None, context: str = "") -> "Iterator[Mention]":
@@ -345,7 +347,10 @@ def _read_mentions(mentions: Sequence[str] | None, context: str = "") -> "Iterat
         return
     if sys.stdin.isatty():
         raise UsageError("no mention given: name some, or pipe them in, one a line")
-    lines = [(number, line.strip()) for number, line in enumerate(sys.stdin, 1) if line.strip()]
+    try:
+        lines = [(number, line.strip()) for number, line in enumerate(sys.stdin, 1) if line.strip()]
+    except UnicodeDecodeError as error:
+        raise UsageError(f"stdin is not UTF-8: {error}") from error
     if not lines:
         raise UsageError("no mention on stdin: one a line, or JSON lines {mention, context, start}")
     for number, line in lines:
@@ -360,6 +365,8 @@ def _json_mention(number: int, line: str) -> "Mention":
     try:
         row = json.loads(line)
         row["text"] = row.pop("mention")
+        if unknown := row.keys() - {field.name for field in fields(Mention)}:
+            raise KeyError(*unknown)
         return TypeAdapter(Mention).validate_python(row)
     except (ValueError, KeyError, AttributeError, ValidationError) as error:
         raise UsageError(

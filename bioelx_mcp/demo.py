@@ -12,14 +12,14 @@ MENTIONS: Sequence[tuple[str, str]] = (
     ("German", "Herzinfarkt"),
     ("Thai", "ไซนัสอักเสบ"),
     ("English", "NIDDM"),
-    ("Spanish", "falta de aire"),
+    ("Spanish", "infartos de miocardio"),
     ("French", "crise d'épilepsie"),
     ("Portuguese", "pressão arterial alta"),
     ("Italian", "mal di testa"),
     ("Dutch", "hoge bloeddruk"),
     ("Finnish", "keuhkokuumeen"),
     ("Russian", "воспаление лёгких"),
-    ("Turkish", "şeker hastalığı tip 2"),
+    ("Turkish", "tip 2 diyabetli"),
     ("Korean", "고혈압증"),
     ("Japanese", "しんきんこうそく"),
     ("Chinese", "心肌梗塞"),
@@ -37,7 +37,11 @@ def link_demo(linker: Linker) -> list[Ranking]:
 def demo_table(rankings: Sequence[Ranking]) -> Table:
     """What was linked, and why."""
     table = Table(
-        title="Mentions linked with the starter index", title_justify="left", pad_edge=False
+        title="Mentions linked with the starter index",
+        title_justify="left",
+        pad_edge=False,
+        box=None,
+        padding=(0, 1, 0, 0),
     )
     for column in (
         "language",
@@ -49,7 +53,12 @@ def demo_table(rankings: Sequence[Ranking]) -> Table:
         "channel",
         "score",
     ):
-        table.add_column(column, overflow="fold", justify="right" if column == "score" else "left")
+        table.add_column(
+            column,
+            overflow="fold",
+            no_wrap=column in ("id", "lang", "channel"),  # an id is to be copied
+            justify="right" if column == "score" else "left",
+        )
     for (language, text), ranking in zip(MENTIONS, rankings, strict=True):
         if ranking.best is None:
             table.add_row(language, text, "NIL")

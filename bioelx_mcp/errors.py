@@ -40,6 +40,13 @@ class InvalidArtifactError(BioelxError):
 
 
 class RankerBackendError(BioelxError):
-    """The ranker's model server cannot be reached or its answer cannot be used."""
+    """The ranker's model server cannot be reached or its answer cannot be used.
+
+    `silent`: it gave no answer at all, so that a further request would wait in vain as well.
+    """
 
     exit_code = 6
+
+    def __init__(self, message: str, *, silent: bool = False) -> None:
+        super().__init__(message)
+        self.silent = silent

@@ -29,7 +29,6 @@ Rows = NDArray[np.int64]
 Similarities = NDArray[np.float32]
 
 PROBE_COSINE = 0.99  # int8 kernels differ a little between processors
-NPROBES = 20
 _IN_MEMORY = ["concept", "text", "normalized", "language", "kind", "source", "key"]
 
 
@@ -51,8 +50,12 @@ class AliasIndex:
         layout = IndexLayout(path)
         self.manifest = read_manifest(layout)
         index_id = self.manifest.index_id
-        self.encoder = OnnxEncoder(layout.encoder(index_id), threads=threads)
         self._rebuild = f"rebuild it with `bioelx-mcp build-index --out {path}`"
+        if not layout.generation(index_id).is_dir():
+            raise InvalidArtifactError(
+                f"{path} lacks the generation {index_id} that its manifest names: {self._rebuild}"
+            )
+        self.encoder = OnnxEncoder(layout.encoder(index_id), threads=threads)
         _verify_encoder(self.manifest, self.encoder, layout.encoder(index_id), self._rebuild)
         try:
             database = lancedb.connect(layout.tables(index_id))
@@ -163,14 +166,15 @@ class AliasIndex:
         found = (
             self._table.search(list(vectors), vector_column_name="vector")
             .distance_type("cosine")
-            .nprobes(NPROBES)
+            .nprobes(self.manifest.nprobes)
             .select(["_distance"])
             .with_row_id(True)
             .limit(limit)
             .to_arrow()
         )
         rows = self._rows_of(found["_rowid"].to_numpy())
-        similarity = np.clip(1.0 - found["_distance"].to_numpy(), 0.0, 1.0).astype(np.float32)
+        # Lance's IVF_RQ answers `cosine` with the squared distance of the unit vectors: 2 (1 - cosine).
+        similarity = np.clip(1.0 - found["_distance"].to_numpy() / 2, 0.0, 1.0).astype(np.float32)
         if len(vectors) == 1:
             return [(rows, similarity)]
         query = found["query_index"].to_numpy()
@@ -195,7 +199,10 @@ def _verify_encoder(manifest: Manifest, encoder: OnnxEncoder, directory: Path, m
         raise InvalidArtifactError(
             f"the encoder in {directory} is not the one that made the index: {mend}"
         )
+    if any(len(probe.vector) != encoder.dimension for probe in manifest.probes):
+        raise InvalidArtifactError(f"the probe vectors of the index have another width: {mend}")
     expected = np.array([probe.vector for probe in manifest.probes], dtype=np.float32)
+    expected = expected.reshape(-1, encoder.dimension)
     cosine = np.sum(expected * encoder.encode([probe.text for probe in manifest.probes]), axis=1)
     if not np.all(cosine >= PROBE_COSINE):
         raise InvalidArtifactError(

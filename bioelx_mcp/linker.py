@@ -11,7 +11,7 @@ from bioelx_mcp.index import AliasIndex
 from bioelx_mcp.manifest import Manifest
 from bioelx_mcp.prompt import load_prompt
 from bioelx_mcp.ranker import Ranker
-from bioelx_mcp.retriever import Retriever
+from bioelx_mcp.retriever import Retriever, check_mention
 from bioelx_mcp.schema import AliasHit, Candidate, Concept, Mention, Ranking
 from bioelx_mcp.settings import Settings, load_settings
 
@@ -94,8 +94,9 @@ class Linker:
         """A concept as candidate for a mention, as if it had been searched for by its id.
 
         Raises:
-            UsageError: the index does not hold it.
+            UsageError: the index does not hold it, or the mention is empty or too long.
         """
+        check_mention(mention)
         concept = self.concept(concept_id)
         if concept is None:
             raise UsageError(f"not in index {self.manifest.index_id}: {concept_id}")

@@ -99,6 +99,7 @@ class Manifest(_Model):
     sources: tuple[SourceCard, ...]
     encoder: EncoderCard
     dense_index: str  # `exact`, or the Lance index that serves the vectors
+    nprobes: int = 0  # partitions it looks into for one mention; 0 for `exact`
     probes: tuple[Probe, ...]
 
 
@@ -130,11 +131,14 @@ def write_atomically(path: Path, text: str) -> None:
     """Replace a small file so that a reader sees the old text or the new one, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w", encoding="utf-8") as out:
-        out.write(text)
-        out.flush()
-        os.fsync(out.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("w", encoding="utf-8") as out:
+            out.write(text)
+            out.flush()
+            os.fsync(out.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def write_manifest(layout: IndexLayout, manifest: Manifest) -> None:

@@ -121,7 +121,8 @@ def render_document(prompt: Prompt, concept: Concept, names: Sequence[str]) -> s
 
     definition = concept.definition
     if len(definition) > prompt.max_definition:
-        definition = definition[: prompt.max_definition].rsplit(" ", 1)[0] + " ..."
+        kept = definition[: prompt.max_definition].rsplit(" ", 1)[0]
+        definition = f"{kept} ..." if kept else ""
     others = [name for name in dict.fromkeys(names) if name != concept.preferred_name][
         : prompt.max_names
     ]
@@ -140,10 +141,12 @@ def render_document(prompt: Prompt, concept: Concept, names: Sequence[str]) -> s
 def neutralize(text: str, marks: tuple[str, str]) -> str:
     """The text on one line, without chat-control tokens, control characters, bidi overrides or our marks."""
     clean = "".join(
-        " " if unicodedata.category(char) in ("Cc", "Cf", "Zl", "Zp") else char for char in text
+        " " if unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp") else char
+        for char in text
     )
-    for mark in marks:
-        clean = clean.replace(mark, " ".join(mark))
+    for mark in marks:  # overlapping ones too: of "[[[" nothing may be left
+        first, rest = re.escape(mark[:1]), re.escape(mark[1:])
+        clean = re.sub(f"({first})(?={rest})", r"\1 " if rest else " ", clean)
     return re.sub(" {2,}", " ", _CONTROL_TOKENS.sub("< ", clean))
 
 
@@ -155,6 +158,7 @@ def _fill(template: str, **values: str) -> str:
 def _window(mention: Mention, most: int) -> tuple[str, int | None]:
     """At most `most` characters of the context, the mention in the middle, and its place there."""
     context, start = mention.context, mention.start
+    most = max(most, len(mention.text))
     if start is None or context[start : start + len(mention.text)] != mention.text:
         found = context.find(mention.text)
         if found < 0:

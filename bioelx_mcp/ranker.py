@@ -33,13 +33,17 @@ class Ranker:
         """A ranking for each item, in order; each holds exactly the item's candidates. Never fails."""
         if self.backend is None or not items:
             return [retrieval_ranking(mention, candidates) for mention, candidates in items]
+        silence: list[str] = []  # why, once the server is silent: the others do not wait for it
         with ThreadPoolExecutor(min(_IN_FLIGHT, len(items))) as pool:
-            return list(pool.map(lambda item: self._rank(*item), items))
+            return list(pool.map(lambda item: self._rank(item[0], item[1], silence), items))
 
-    def _rank(self, mention: Mention, candidates: Sequence[Candidate]) -> Ranking:
+    def _rank(
+        self, mention: Mention, candidates: Sequence[Candidate], silence: list[str]
+    ) -> Ranking:
         assert self.backend is not None
-        if not candidates:
-            return retrieval_ranking(mention, candidates)
+        if not candidates or silence:
+            reason = silence[0] if candidates else ""
+            return retrieval_ranking(mention, candidates, degraded=reason)
         query = render_query(self.prompt, mention)
         documents = [
             render_document(self.prompt, *self._describe(candidate)) for candidate in candidates
@@ -48,14 +52,13 @@ class Ranker:
             log_odds = self.backend.score_documents(query, documents)
             ranker = f"{self.backend.model}/{self.prompt.label}"
         except RankerBackendError as error:
+            if error.silent:
+                silence.append(str(error))
             return retrieval_ranking(mention, candidates, degraded=str(error))
-        ranked = [
-            RankedCandidate(candidate, round(_sigmoid(value / self.prompt.temperature), 4))
-            for candidate, value in zip(candidates, log_odds, strict=True)
-        ]
-        ranked.sort(
-            key=lambda r: -(r.rank_score or 0.0)
-        )  # stable: equal scores keep the retrieval order
+        scaled = [round(value / self.prompt.temperature, 3) for value in log_odds]
+        # By log-odds, since probabilities near 0 and 1 look alike; stable: ties keep the retrieval order.
+        order = sorted(range(len(scaled)), key=lambda i: -scaled[i])
+        ranked = [RankedCandidate(candidates[i], round(_sigmoid(scaled[i]), 4)) for i in order]
         top = ranked[0]
         fits = (top.rank_score or 0.0) >= self.prompt.nil_threshold
         return Ranking(mention, tuple(ranked), top if fits else None, ranker)

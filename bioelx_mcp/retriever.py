@@ -16,12 +16,10 @@ from bioelx_mcp.schema import AliasHit, Candidate, Channel, Mention
 from bioelx_mcp.text import MAX_NAME_LENGTH, character_grams, normalize_alias
 
 MAX_CANDIDATES = 1000
-DENSE_WEIGHT = (
-    0.6  # of the fused score, the lexical similarity has the rest; benchmarks/tune_fusion.py
-)
-_HITS_PER_CANDIDATE = (
-    8  # aliases asked for, for each concept wanted; about the aliases of a concept
-)
+# Share of the cosine in the fused score, the lexical similarity has the rest: benchmarks/tune_fusion.py.
+DENSE_WEIGHT = 0.5
+# Aliases asked for, for each concept wanted: about as many as a concept has.
+_HITS_PER_CANDIDATE = 8
 _LEXICAL_HITS = 256  # at most: beyond them spelling says nothing
 _BATCH = 64
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 import anyio.to_thread
 from mcp.server import CacheHint, MCPServer
 from mcp.server.mcpserver import Context
-from mcp.server.mcpserver.exceptions import ResourceNotFoundError, ToolError
+from mcp.server.mcpserver.exceptions import ResourceError, ResourceNotFoundError, ToolError
 from mcp.types import CallToolResult, ToolAnnotations
 from pydantic import Field
 
@@ -85,10 +85,11 @@ class LinkerState:
 
         return Linker.from_settings(self._settings)
 
-    async def linker(self) -> "Linker":
+    async def linker(self, error: type[Exception] = ToolError) -> "Linker":
+        """The Linker, or why there is none, raised as an `error` (whose text the SDK shows the client)."""
         await self._ready.wait()
         if self._linker is None:
-            raise ToolError(self._error)
+            raise error(self._error)
         return self._linker
 
 
@@ -210,10 +211,9 @@ def _rank_item(linker: "Linker", item: RankItem, limit: int, rankers: set[str]) 
     mention = Mention(item.mention, item.context)
     try:
         if item.candidates:
-            ids = list(dict.fromkeys(item.candidates))
-            ranking: Ranking = linker.rank(
-                [(mention, [linker.candidate(item.mention, id) for id in ids])]
-            )[0]
+            given = [linker.candidate(item.mention, id) for id in item.candidates]
+            distinct = {candidate.concept_id: candidate for candidate in given}
+            ranking: Ranking = linker.rank([(mention, list(distinct.values()))])[0]
         else:
             ranking = linker.link([mention], SEARCHED_FOR_RANKING)[0]
     except BioelxError as error:
@@ -266,13 +266,13 @@ def build_server(settings: Settings, *, guard_stdout: bool = False) -> MCPServer
     @server.resource("bioelx-mcp://index", title="Index card", mime_type="application/json")
     async def index_card() -> dict[str, Any]:
         """What the index holds: sources with licences, counts, languages, encoder."""
-        linker = await state.linker()  # a static resource is given no context
+        linker = await state.linker(ResourceError)  # a static resource is given no context
         return linker.manifest.model_dump(mode="json", exclude={"probes"})
 
     @server.resource("bioelx-mcp://concept/{curie}", title="Concept", mime_type="application/json")
     async def concept_card(curie: str, ctx: Context[LinkerState]) -> dict[str, Any]:
         """One concept by CURIE, with all its names."""
-        linker = await ctx.request_context.lifespan_context.linker()
+        linker = await ctx.request_context.lifespan_context.linker(ResourceError)
         concept = linker.concept(curie)
         if concept is None:
             raise ResourceNotFoundError(f"no concept {curie!r} in index {linker.manifest.index_id}")

@@ -43,7 +43,10 @@ class Settings(BaseSettings):
         default=None, description="its model; the one it serves if not given"
     )
     ranker_key: str | None = Field(
-        default=None, description="bearer token for the ranker's server", repr=False
+        default=None,
+        description="bearer token for the ranker's server",
+        pattern="^[!-~]+$",  # what a header can hold; else the client's error would cite the key
+        repr=False,
     )
     ranker_timeout: float = Field(default=30.0, gt=0, description="seconds for one request")
     prompt: str = Field(
@@ -59,11 +62,13 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        file = (
-            os.environ.get("BIOELX_CONFIG")
-            or Path(platformdirs.user_config_dir(APP)) / "config.toml"
-        )
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, Path(file))
+        file = TomlConfigSettingsSource(settings_cls, _config_file())
+        return init_settings, env_settings, file
+
+
+def _config_file() -> Path:
+    named = os.environ.get("BIOELX_CONFIG")
+    return Path(named) if named else Path(platformdirs.user_config_dir(APP)) / "config.toml"
 
 
 def load_settings(**arguments: Any) -> Settings:
@@ -79,4 +84,4 @@ def load_settings(**arguments: Any) -> Settings:
         name = ".".join(str(part) for part in first["loc"])
         raise UsageError(f"setting {name} (BIOELX_{name.upper()}): {first['msg']}") from error
     except ValueError as error:  # the file is no TOML
-        raise UsageError(f"the configuration file cannot be read: {error}") from error
+        raise UsageError(f"{_config_file()} cannot be read: {error}") from error

@@ -69,13 +69,17 @@ def _lean(node: Any) -> Any:
     }
 
 
-def explain(tool: str, error: ValidationError, known: Sequence[str]) -> str:
-    """One line for each bad argument, with a did-you-mean and the valid names."""
+def explain(tool: str, error: ValidationError, schema: Mapping[str, Any]) -> str:
+    """One line for each bad argument, with a did-you-mean and the names valid at its level."""
     lines = []
+    nested = [
+        name for part in schema.get("$defs", {}).values() for name in part.get("properties", ())
+    ]
     for problem in error.errors(include_url=False):
         where = ".".join(str(part) for part in problem["loc"])
         if problem["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(where, known, n=1, cutoff=0.5)
+            known = nested if len(problem["loc"]) > 1 else list(schema["properties"])
+            near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1, cutoff=0.5)
             hint = f" (did you mean {near[0]!r}?)" if near else ""
             lines.append(f"unknown argument {where!r}{hint}; valid: {', '.join(known)}")
         elif problem["type"] == "missing":
@@ -104,9 +108,7 @@ class StrictServer(MCPServer[Any]):
         except ToolError as error:
             cause = error.__cause__
             if isinstance(cause, ValidationError):
-                raise ToolError(
-                    explain(name, cause, list(tool.parameters.get("properties", {})))
-                ) from cause
+                raise ToolError(explain(name, cause, tool.parameters)) from cause
             if isinstance(cause, ToolError):
                 raise ToolError(
                     str(cause)

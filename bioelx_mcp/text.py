@@ -38,7 +38,9 @@ def normalize_alias(text: str) -> str:
     folded = unicodedata.normalize("NFKD", folded).casefold()  # some folds expose another one
     folded = unicodedata.normalize("NFC", _COMBINING.sub("", folded)).translate(_TO_HIRAGANA)
     if _HAN.search(folded):
-        folded = _TO_SIMPLIFIED.convert(_TO_SIMPLIFIED.convert(folded))  # one pass leaves 薴 at 苧, not 苎
+        folded = _TO_SIMPLIFIED.convert(
+            _TO_SIMPLIFIED.convert(folded)
+        )  # one pass leaves 薴 at 苧, not 苎
     return " ".join(_SEPARATORS.sub(" ", folded).split())
 
 

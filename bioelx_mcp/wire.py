@@ -148,7 +148,7 @@ def search_text(out: SearchOut) -> str:
     lines = []
     for result in out.results:
         note = (
-            f"\tERROR: {result.error}"
+            f"\tERROR: {_line(result.error)}"
             if result.error
             else ""
             if result.candidates
@@ -177,7 +177,7 @@ def search_text(out: SearchOut) -> str:
 def rank_text(out: RankingsOut) -> str:
     lines = []
     for result in out.results:
-        note = f"ERROR: {result.error}" if result.error else result.best or "NIL"
+        note = f"ERROR: {_line(result.error)}" if result.error else result.best or "NIL"
         lines.append(f"# {_line(result.mention)}\t{note}")
         for r in result.ranked:
             lines.append(
@@ -201,7 +201,7 @@ def concepts_text(out: ConceptsOut) -> str:
             " ".join(c.xrefs or ()),
         )
         lines.append("\t".join(_line(cell) for cell in cells if cell))
-    lines += [f"{missing}\tNOT FOUND" for missing in out.not_found or ()]
+    lines += [f"{_line(missing)}\tNOT FOUND" for missing in out.not_found or ()]
     return "\n".join([*lines, f"index {out.index}"])
 
 

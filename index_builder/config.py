@@ -11,9 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    ValidationError,
+    model_validator,
+)
 
 from bioelx_mcp.errors import UsageError
+from bioelx_mcp.manifest import SCHEMA_VERSION
+from bioelx_mcp.text import TEXT_VERSION
 
 BUILDER_VERSION = 1  # raised when a stage's output changes for equal inputs
 
@@ -37,13 +46,14 @@ class SourceConfig(BaseModel):
 
     def fingerprint(self) -> list[Any]:
         """Kind, options, and name, size and time of every file below the path."""
-        files = (
-            sorted(p for p in self.path.rglob("*") if p.is_file())
-            if self.path.is_dir()
-            else [self.path]
-        )
-        stats = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
-        return [self.kind, sorted((k, str(v)) for k, v in self.options.items()), stats]
+        options = sorted((k, str(v)) for k, v in self.options.items())
+        return [self.kind, options, file_stats(self.path)]
+
+
+def file_stats(path: Path) -> list[tuple[str, int, int]]:
+    """Name, size and time of a file, or of every file below a directory."""
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    return [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
 
 
 SCRATCH = "scratch:"
@@ -74,7 +84,8 @@ class TrainConfig(_Model):
         default=0.5, ge=0, le=1
     )  # a language of n names is drawn like n**exponent
     vocabulary: int = Field(default=24_000, ge=300)  # scratch only
-    source_weights: dict[str, float] = {}  # how often names of a source are drawn, beside 1
+    # how often names of a source are drawn, beside 1
+    source_weights: dict[str, NonNegativeFloat] = {}
     validation_concepts: int = Field(default=1000, ge=0)
     checkpoint_steps: int = Field(default=500, ge=1)
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -100,7 +111,7 @@ class IndexConfig(_Model):
 class BuildConfig(_Model):
     """A whole build. Exactly one of `encoder` (a trained one, reused) and `train` decides the vectors."""
 
-    name: str = "index"
+    name: str = Field(default="index", pattern=r"^[^./\\][^/\\]*$")  # part of a directory's name
     out: Path
     sources: tuple[SourceConfig, ...] = Field(min_length=1)
     encoder: Path | None = None
@@ -120,10 +131,15 @@ class BuildConfig(_Model):
         except (OSError, ValueError) as error:
             raise UsageError(f"--config {path}: {error}") from error
         base = path.parent
-        for holder in (data, *data.get("sources", [])):
+        sources = data.get("sources")
+        for holder in (data, *(sources if isinstance(sources, list) else ())):
             for key in ("path", "out", "encoder"):
-                if isinstance(holder.get(key), str):
+                if isinstance(holder, dict) and isinstance(holder.get(key), str):
                     holder[key] = base / holder[key]
+        train = data.get("train")
+        model = base / str(train.get("base_model", SCRATCH)) if isinstance(train, dict) else base
+        if isinstance(train, dict) and model.is_dir():  # else a hub name
+            train["base_model"] = str(model)
         data.update({key: value for key, value in overrides.items() if value is not None})
         return cls.parse(data, f"--config {path}")
 
@@ -175,6 +191,7 @@ class BuildLayout:
 
 
 def fingerprint(*parts: Any) -> str:
-    """SHA-256 (hex, 16 digits) of anything JSON can hold, with BUILDER_VERSION mixed in."""
-    payload = json.dumps([BUILDER_VERSION, *parts], sort_keys=True, default=str)
+    """SHA-256 (hex, 16 digits) of anything JSON can hold, with the versions of code and text mixed in."""
+    versions = [BUILDER_VERSION, SCHEMA_VERSION, TEXT_VERSION]
+    payload = json.dumps([versions, *parts], sort_keys=True, default=str)
     return hashlib.sha256(payload.encode()).hexdigest()[:16]

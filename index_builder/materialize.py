@@ -44,6 +44,8 @@ from index_builder.tables import ALIASES_FILE, CONCEPTS_FILE, REPORT_FILE
 
 RQ_BITS = 5
 RQ_PARTITION_ROWS = 4096
+RQ_PROBED = 0.5  # share of the partitions that a search looks into; benchmarks/LOG.md
+RQ_MOST_PROBES = 400
 _PROBES = 4
 
 
@@ -85,8 +87,10 @@ def materialize_index(
             max_token_length=None,
         ),
     )
+    nprobes = 0
     if dense == "ivf_rq":
         partitions = max(1, aliases.num_rows // RQ_PARTITION_ROWS)
+        nprobes = min(max(1, round(RQ_PROBED * partitions)), RQ_MOST_PROBES)
         table.create_index(
             "vector",
             config=IvfRq(distance_type="cosine", num_partitions=partitions, num_bits=RQ_BITS),
@@ -106,6 +110,7 @@ def materialize_index(
             checksum=encoder_checksum(fresh / "encoder"),
         ),
         dense_index=dense,
+        nprobes=nprobes,
         probes=_probes(aliases, encoder),
     )
     generation = layout.generation(index_id)
@@ -118,6 +123,19 @@ def materialize_index(
         if old.name not in (index_id, served):
             shutil.rmtree(old, ignore_errors=True)
     return manifest
+
+
+def read_whole_manifest(layout: IndexLayout) -> Manifest | None:
+    """The manifest in service; None where there is none, or its generation lacks what it promises."""
+    try:
+        manifest = read_manifest(layout)
+        database = lancedb.connect(layout.tables(manifest.index_id))
+        rows = [database.open_table(name).count_rows() for name in (CONCEPTS_TABLE, ALIASES_TABLE)]
+        checksum = encoder_checksum(layout.encoder(manifest.index_id))
+    except Exception:  # lancedb raises many classes; the mend is the same
+        return None
+    promised = ([manifest.concepts, manifest.aliases], manifest.encoder.checksum)
+    return manifest if (rows, checksum) == promised else None
 
 
 def _served(layout: IndexLayout) -> str | None:

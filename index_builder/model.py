@@ -139,7 +139,10 @@ def train_tokenizer(
         max_piece_length=8,
         show_progress=False,
     )
-    tokenizer.train_from_iterator(names, trainer)
+    try:
+        tokenizer.train_from_iterator(names, trainer)
+    except Exception as error:  # tokenizers raises no class of its own
+        raise UsageError(f"train.vocabulary {vocabulary}: {error}") from error
     cls, sep = (tokenizer.token_to_id(_SPECIAL[name]) for name in ("cls_token", "sep_token"))
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", cls), ("[SEP]", sep)]
@@ -151,6 +154,7 @@ def train_tokenizer(
 
 def save_model(encoder: TextEncoder, tokenizer: PreTrainedTokenizerFast, directory: Path) -> None:
     """The transformer and tokenizer in the hub's layout (safetensors)."""
+    transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     encoder.transformer.save_pretrained(directory)  # type: ignore[operator]
     tokenizer.save_pretrained(directory)
 

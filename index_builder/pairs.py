@@ -116,9 +116,9 @@ class PairSampler:
         self._cumulative = np.concatenate([[0.0], np.cumsum(weights)])
         self._starts = np.searchsorted(names.concept, concepts, side="left")
         self._ends = np.searchsorted(names.concept, concepts, side="right")
-        share = np.log1p(self._ends - self._starts) * np.maximum.reduceat(
-            names.weight, self._starts
-        )
+        bounds = np.column_stack([self._starts, self._ends]).ravel()
+        greatest = np.maximum.reduceat(np.append(names.weight, 0.0), bounds)[::2]
+        share = np.log1p(self._ends - self._starts) * greatest
         self._share = np.cumsum(share) / share.sum()
 
     def sample_pairs(self, step: int, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -24,17 +24,16 @@ from rich.progress import (
 )
 
 from bioelx_mcp.encoder import OnnxEncoder
-from bioelx_mcp.errors import BioelxError, UsageError
+from bioelx_mcp.errors import UsageError
 from bioelx_mcp.manifest import (
     IndexLayout,
     Manifest,
     encoder_checksum,
-    read_manifest,
     write_atomically,
 )
-from index_builder.config import BuildConfig, SourceConfig, fingerprint
+from index_builder.config import BuildConfig, SourceConfig, file_stats, fingerprint
 from index_builder.embed import embed_aliases
-from index_builder.materialize import materialize_index
+from index_builder.materialize import materialize_index, read_whole_manifest
 from index_builder.sources import Source, open_source
 from index_builder.tables import ALIASES_FILE, build_tables
 
@@ -60,14 +59,14 @@ def build_index(config: BuildConfig) -> Manifest:
     try:
         config.layout.root.mkdir(parents=True, exist_ok=True)
         lock = FileLock(config.layout.root / ".lock")
-        lock.acquire(blocking=False)
+        held = lock.acquire(blocking=False)
     except Timeout:
         raise UsageError(
             f"another build is at work in {config.out}; wait for it, or take another --out"
         ) from None
     except OSError as error:
         raise UsageError(f"--out {config.out}: {error}") from error
-    with lock, _progress() as show:
+    with held, _progress() as show:
         tables = _tables(config.layout.tables, config.sources_for("index"), sources, show("tables"))
         if config.encoder is not None:
             encoder = config.encoder
@@ -108,7 +107,9 @@ def _train(
         directory = layout.training_tables
         stamp = _tables(directory, config.sources_for("training"), sources, show("training tables"))
     names = read_names(directory, config.train.source_weights)
-    stamp = fingerprint("training", stamp, config.train.model_dump())
+    base = Path(config.train.base_model)
+    base_files = file_stats(base) if base.is_dir() else []
+    stamp = fingerprint("training", stamp, config.train.model_dump(), base_files)
     report = show("training")
     with _stage(layout.training, stamp) as work:
         if work:
@@ -145,12 +146,8 @@ def _materialize(
     index_id = (
         f"{config.name}-{fingerprint('index', stamp, config.index.model_dump(), config.name)[:12]}"
     )
-    try:
-        manifest = read_manifest(layout)
-        fresh = manifest.index_id == index_id and layout.tables(index_id).is_dir()
-    except BioelxError:
-        fresh = False
-    if not fresh:
+    manifest = read_whole_manifest(layout)
+    if manifest is None or manifest.index_id != index_id:
         report(0, 1, "materialising")
         manifest = materialize_index(
             build, encoder, layout, config.index, name=config.name, index_id=index_id
@@ -195,10 +192,12 @@ def _progress() -> Iterator[Callable[[str], Report]]:
 
     def show(stage: str) -> Report:
         task = bars.add_task("", stage=stage, total=1)
+        said: set[str] = set()
 
         def report(done: int, total: int, text: str) -> None:
             bars.update(task, completed=done, total=total, description=text)
-            if not console.is_terminal and (done == total or done == 0):
+            if not console.is_terminal and done in (0, total) and text not in said:
+                said.add(text)
                 sys.stderr.write(f"{stage}: {text}\n")
 
         return report

@@ -99,40 +99,32 @@ def _read(
         if concept_id is None:
             rejects.add("concept_id is no CURIE", origin, record.concept_id)
         elif isinstance(record, Concept):
-            known = concepts.get(concept_id)
-            concepts[concept_id] = (
-                _join(known, record) if known else replace(record, concept_id=concept_id)
+            record = replace(
+                record,
+                concept_id=concept_id,
+                preferred_name=" ".join(record.preferred_name.split()),
             )
-            if normalized := normalize_alias(record.preferred_name):
-                aliases.add(
-                    concept_id,
-                    record.preferred_name,
-                    normalized,
-                    "",
-                    "preferred",
-                    source.label,
-                    source.license,
-                )
+            known = concepts.get(concept_id)
+            concepts[concept_id] = _join(known, record) if known else record
+            if record.preferred_name:
+                preferred = (record.preferred_name, "", "preferred", source.label, source.license)
+                _add(aliases, rejects, origin, concept_id, *preferred)
         else:
             text = " ".join(record.text.split())
-            normalized = normalize_alias(text) if len(text) <= MAX_NAME_LENGTH else ""
-            if normalized:
-                aliases.add(
-                    concept_id,
-                    text,
-                    normalized,
-                    record.language,
-                    record.kind,
-                    record.source,
-                    record.license,
-                )
-            else:
-                reason = (
-                    _NO_TEXT
-                    if len(text) <= MAX_NAME_LENGTH
-                    else f"name over {MAX_NAME_LENGTH} characters"
-                )
-                rejects.add(reason, origin, [record.concept_id, record.text])
+            told = (text, record.language, record.kind, record.source, record.license)
+            _add(aliases, rejects, origin, concept_id, *told)
+
+
+def _add(
+    aliases: _Aliases, rejects: Rejects, origin: str, concept_id: str, text: str, *rest: str
+) -> None:
+    """Keep an alias, or set it aside with the reason."""
+    if len(text) > MAX_NAME_LENGTH:
+        rejects.add(f"name over {MAX_NAME_LENGTH} characters", origin, [concept_id, text])
+    elif normalized := normalize_alias(text):
+        aliases.add(concept_id, text, normalized, *rest)
+    else:
+        rejects.add(_NO_TEXT, origin, [concept_id, text])
 
 
 def _join(first: Concept, second: Concept) -> Concept:

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import PreTrainedTokenizerFast
 
+from bioelx_mcp.manifest import write_atomically
 from index_builder.config import TrainConfig
 from index_builder.losses import make_loss
 from index_builder.model import (
@@ -46,10 +47,12 @@ def train_encoder(names: Names, config: TrainConfig, directory: Path, progress: 
     )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     base = directory / "base"
-    if not (base / "config.json").exists():
+    if not base.exists():
         texts = sample_texts(training, _TOKENIZER_NAMES, config.language_exponent, config.seed)
         encoder, tokenizer = load_model(config, texts)
-        save_model(encoder, tokenizer, base)
+        fresh = base.with_suffix(".new")
+        save_model(encoder, tokenizer, fresh)
+        fresh.rename(base)
     encoder, tokenizer = reload_model(base, config.pooling)
     encoder.to(device).train()
     optimizer = torch.optim.AdamW(
@@ -57,6 +60,7 @@ def train_encoder(names: Names, config: TrainConfig, directory: Path, progress: 
     )
     loss_of = make_loss(config)
     start = _resume(directory / "checkpoint", encoder, optimizer)
+    _forget_metrics(directory / "metrics.jsonl", start)
     recall = float("nan")
     mixed = (
         torch.autocast(device.type, dtype=torch.bfloat16)
@@ -195,6 +199,13 @@ def _resume(directory: Path, encoder: nn.Module, optimizer: torch.optim.Optimize
         {"state": states, "param_groups": optimizer.state_dict()["param_groups"]}
     )
     return int(json.loads((place / "step.json").read_text(encoding="utf-8"))["step"])
+
+
+def _forget_metrics(path: Path, start: int) -> None:
+    """Drop the lines after step `start`: those steps are done again."""
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= start]
+    write_atomically(path, "".join(kept))
 
 
 def _write_card(path: Path, config: TrainConfig, names: Names, recall: float) -> None:

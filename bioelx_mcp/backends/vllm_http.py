@@ -7,8 +7,8 @@ The server must run the pooling runner without a score template (the prompt is w
 """
 
 import math
+import weakref
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Any
 
 import httpx2
@@ -24,21 +24,23 @@ class VllmHttpBackend:
     def __init__(
         self, url: str, *, model: str | None = None, key: str | None = None, timeout: float = 30.0
     ) -> None:
-        self._url = url.rstrip("/")
+        self._url = url.rstrip("/").removesuffix("/v1")  # as OpenAI's clients are given it
         self._model = model
         self._client = httpx2.Client(
             timeout=httpx2.Timeout(timeout, connect=min(timeout, 5.0)),
             headers={"Authorization": f"Bearer {key}"} if key else {},
         )
+        weakref.finalize(self, self._client.close)  # nobody need remember `close`
 
-    @cached_property
+    @property
     def model(self) -> str:
-        """The configured model, else the one that the server names first."""
+        """The configured model, else the one that the server names first; asked once, without a lock."""
         if self._model is not None:
             return self._model
         answer = self._request("GET", "/v1/models")
         try:
-            return str(answer["data"][0]["id"])
+            self._model = str(answer["data"][0]["id"])
+            return self._model
         except (KeyError, IndexError, TypeError) as error:
             raise RankerBackendError(
                 f"{self._url}/v1/models names no model: {answer!r:.200}"
@@ -79,17 +81,20 @@ class VllmHttpBackend:
                 break
             except httpx2.TimeoutException as error:
                 raise RankerBackendError(
-                    f"{where} did not answer in time ({type(error).__name__})"
+                    f"{where} did not answer in time ({type(error).__name__})", silent=True
                 ) from error
             except httpx2.TransportError as error:
                 if attempt + 1 == _ATTEMPTS:
-                    raise RankerBackendError(f"{where} cannot be reached: {error}") from error
+                    raise RankerBackendError(
+                        f"{where} cannot be reached: {error}", silent=True
+                    ) from error
+            except httpx2.RequestError as error:  # a body that its own headers belie
+                raise RankerBackendError(f"{where}: the answer cannot be read: {error}") from error
             except httpx2.InvalidURL as error:
                 raise RankerBackendError(f"{where} is no address: {error}") from error
         if response.status_code != 200:
-            detail = response.text.strip()[:300]
             raise RankerBackendError(
-                f"{where} answered {response.status_code}: {detail}{_hint(response.status_code)}"
+                f"{where} answered {response.status_code}: {_detail(response)}{_hint(response.status_code)}"
             )
         try:
             return response.json()
@@ -97,6 +102,15 @@ class VllmHttpBackend:
             raise RankerBackendError(
                 f"{where} did not answer with JSON: {response.text[:200]!r}"
             ) from error
+
+
+def _detail(response: httpx2.Response) -> str:
+    """What the server says of an error: OpenAI's `error.message`, else its text."""
+    try:
+        text = response.json()["error"]["message"]
+    except (ValueError, KeyError, TypeError):
+        text = response.text
+    return str(text).strip()[:300]
 
 
 def _hint(status: int) -> str:

@@ -9,6 +9,7 @@ from bioelx_mcp.errors import UsageError
 from bioelx_mcp.schema import Mention
 from bioelx_mcp.text import normalize_concept_id
 
+_NOT_UTF8 = re.compile("[\ud800-\udfff]")
 _TARGET = re.compile(r"<tgt>(.*?)</tgt>", re.DOTALL)
 
 _LOCAL_ID = re.compile(r"[A-Za-z]*\d+")
@@ -35,21 +36,24 @@ def read_xlbel(path: Path) -> list[Query]:
     files = sorted(path.glob("*.txt")) if path.is_dir() else [path]
     if not files or not all(file.is_file() for file in files):
         raise UsageError(f"XL-BEL: {path} is no .txt file, nor a folder of them")
-    return [query for file in files for query in _xlbel_file(file)]
+    queries = [query for file in files for query in _xlbel_file(file)]
+    if not queries:
+        raise UsageError(f"XL-BEL: {path} holds no query")
+    return queries
 
 
 def _xlbel_file(path: Path) -> Iterator[Query]:
     language = re.split(r"[^A-Za-z]", path.name)[0].lower()
-    with path.open(encoding="utf-8") as lines:
+    with path.open(encoding="utf-8", errors="surrogateescape") as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
             where = f"{path}:{number}"
             fields = line.rstrip("\r\n").split("||", 2)
             gold = [_gold_id(part) for part in fields[0].split("|")]
-            if len(fields) < 2 or None in gold or not fields[1].strip():
+            if len(fields) < 2 or None in gold or not fields[1].strip() or _NOT_UTF8.search(line):
                 raise UsageError(
-                    f"{where}: not of the form CUI[|CUI]||mention[||context]: {line[:80]!r}"
+                    f"{where}: not of the form CUI[|CUI]||mention[||context] in UTF-8: {line[:80]!a}"
                 )
             context, start = _context(fields[2]) if len(fields) > 2 else ("", None)
             yield Query(

@@ -6,6 +6,7 @@ Obsolete terms are left out. Exact and related synonyms by default; broad and na
 import gzip
 import json
 import re
+import zlib
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
@@ -18,6 +19,8 @@ Scope = Literal["EXACT", "RELATED", "BROAD", "NARROW"]
 _SYNONYM = re.compile(r'"(?P<text>(?:\\.|[^"\\])*)"\s*(?P<scope>EXACT|RELATED|BROAD|NARROW)?')
 _QUOTED = re.compile(r'"(?P<text>(?:\\.|[^"\\])*)"')
 _ESCAPE = re.compile(r"\\(.)")
+_ESCAPED = {"n": "\n", "t": "\t", "W": " "}  # any other character stands for itself
+_UNREADABLE = (OSError, ValueError, EOFError, KeyError, TypeError, AttributeError, zlib.error)
 _GRAPH_SCOPES = {
     "hasExactSynonym": "EXACT",
     "hasRelatedSynonym": "RELATED",
@@ -30,6 +33,10 @@ def _curie(text: str) -> str:
     """An OBO or Orphanet address as a CURIE; anything else unchanged."""
     tail = text.rsplit("/", 1)[-1] if "://" in text else text
     return normalize_concept_id(tail.replace("UMLS_CUI:", "UMLS:")) or text
+
+
+def _unescape(text: str) -> str:
+    return _ESCAPE.sub(lambda match: _ESCAPED.get(match[1], match[1]), text)
 
 
 class OboSource(Source):
@@ -82,24 +89,22 @@ class OboSource(Source):
     def _text_terms(self) -> Iterator[tuple[Concept, list[tuple[str, str]]]]:
         try:
             graph = _obonet().read_obo(self.path, ignore_obsolete=True)
-        except (OSError, ValueError, EOFError) as error:
-            raise UsageError(f"source {self.path}: cannot be read as OBO ({error})") from error
+        except _UNREADABLE as error:
+            raise UsageError(f"source {self.path}: cannot be read as OBO ({error!r})") from error
         for identifier, term in graph.nodes(data=True):
             if "name" not in term and len(term) == 0:
                 continue  # only named as a parent
             synonyms = []
             for line in term.get("synonym", ()):
                 if match := _SYNONYM.match(line):
-                    synonyms.append(
-                        (_ESCAPE.sub(r"\1", match["text"]), match["scope"] or "RELATED")
-                    )
+                    synonyms.append((_unescape(match["text"]), match["scope"] or "RELATED"))
             definition = _QUOTED.match(term.get("def", ""))
             yield (
                 Concept(
                     concept_id=_curie(identifier),
-                    preferred_name=_ESCAPE.sub(r"\1", term.get("name", "")),
+                    preferred_name=_unescape(term.get("name", "")),
                     semantic_types=_one(term.get("namespace")),
-                    definition=_ESCAPE.sub(r"\1", definition["text"]) if definition else "",
+                    definition=_unescape(definition["text"]) if definition else "",
                     xrefs=tuple(_curie(xref.split(" ")[0]) for xref in term.get("xref", ())),
                     alt_ids=tuple(_curie(other) for other in term.get("alt_id", ())),
                 ),
@@ -111,7 +116,7 @@ class OboSource(Source):
         try:
             with opened(self.path, "rt", encoding="utf-8") as file:
                 graphs = json.load(file)["graphs"]
-        except (OSError, ValueError, EOFError, KeyError, TypeError) as error:
+        except _UNREADABLE as error:
             raise UsageError(
                 f"source {self.path}: cannot be read as OBO Graph JSON ({error!r})"
             ) from error

@@ -3,9 +3,11 @@
 import csv
 import gzip
 import re
+import zlib
 from collections.abc import Iterable, Iterator
+from itertools import count
 from pathlib import Path
-from typing import Any, TextIO, cast
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import pyarrow as pa
 import pyarrow.parquet
@@ -13,6 +15,9 @@ import pyarrow.parquet
 from bioelx_mcp.errors import UsageError
 from bioelx_mcp.schema import ALIAS_KINDS, Alias, AliasKind, Concept
 from index_builder.sources.base import Record, Rejects, Source
+
+if TYPE_CHECKING:
+    import _csv
 
 # What a column is called where the configuration does not say; the first that exists is taken.
 USUAL_NAMES: dict[str, tuple[str, ...]] = {
@@ -30,6 +35,7 @@ USUAL_NAMES: dict[str, tuple[str, ...]] = {
 }
 CONCEPT_COLUMNS = ("preferred_name", "semantic_types", "definition", "xrefs", "alt_ids")
 _NOT_UTF8 = re.compile("[\ud800-\udfff]")
+_UNREADABLE = (pa.ArrowInvalid, OSError, EOFError, zlib.error, csv.Error)
 DELIMITERS = {".tsv": "\t", ".txt": "\t", ".csv": ","}
 
 
@@ -92,7 +98,7 @@ class TableSource(Source):
                 return list(pyarrow.parquet.read_schema(self.path).names)
             with self._open_text() as lines:
                 return next(self._reader(lines), [])
-        except (pa.ArrowInvalid, OSError, EOFError) as error:
+        except _UNREADABLE as error:
             raise UsageError(f"source {self.path}: {error}") from error
 
     def _open_text(self) -> TextIO:
@@ -103,49 +109,50 @@ class TableSource(Source):
             )
         return self.path.open(encoding="utf-8-sig", errors="surrogateescape", newline="")
 
-    def _reader(self, lines: Iterable[str]) -> Iterator[list[str]]:
+    def _reader(self, lines: Iterable[str]) -> "_csv.Reader":
         if DELIMITERS[self._format] == "\t":
             return csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
         return csv.reader(lines)
 
-    def _rows(self, roles: dict[str, str], rejects: Rejects) -> Iterator[dict[str, Any]]:
-        """Rows as role -> cell."""
+    def _rows(
+        self, roles: dict[str, str], rejects: Rejects
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Line (of Parquet: row) numbers, and rows as role -> cell."""
         if self._format == ".parquet":
+            numbers = count(1)
             with pyarrow.parquet.ParquetFile(self.path) as file:
                 for batch in file.iter_batches(columns=list(dict.fromkeys(roles.values()))):
                     cells = [batch.column(name).to_pylist() for name in roles.values()]
                     for values in zip(*cells, strict=True):
-                        yield dict(zip(roles, values, strict=True))
+                        yield next(numbers), dict(zip(roles, values, strict=True))
             return
         with self._open_text() as lines:
             reader = self._reader(lines)
             header = next(reader)
             places = {role: header.index(name) for role, name in roles.items()}
-            for number, cells in enumerate(reader, 2):
+            for cells in reader:
+                number = reader.line_num
                 if len(cells) != len(header):
-                    rejects.add(
-                        f"{len(cells)} fields instead of {len(header)}",
-                        f"{self.path}:{number}",
-                        cells,
-                    )
+                    reason = f"{len(cells)} fields instead of {len(header)}"
+                    rejects.add(reason, f"{self.path}:{number}", cells)
                     continue
                 row = {role: cells[place] for role, place in places.items()}
                 if any(not cell.isascii() and _NOT_UTF8.search(cell) for cell in row.values()):
                     rejects.add("not UTF-8", f"{self.path}:{number}", cells)
                     continue
-                yield row
+                yield number, row
 
     def read(self, rejects: Rejects) -> Iterator[Record]:
         roles = self._roles(self._schema())
         described = any(role in roles for role in CONCEPT_COLUMNS)
         try:
-            for row in self._rows(roles, rejects):
+            for number, row in self._rows(roles, rejects):
                 concept_id = (
                     self.prefix
                     + str("" if row["concept_id"] is None else row["concept_id"]).strip()
                 )
                 if concept_id == self.prefix:
-                    rejects.add("no concept_id", str(self.path), row)
+                    rejects.add("no concept_id", f"{self.path}:{number}", row)
                     continue
                 if described:
                     yield Concept(
@@ -166,5 +173,5 @@ class TableSource(Source):
                         source=row.get("source") or self.label,
                         license=row.get("license") or self.license,
                     )
-        except (pa.ArrowInvalid, OSError, EOFError, csv.Error) as error:
+        except _UNREADABLE as error:
             raise UsageError(f"source {self.path}: {error}") from error

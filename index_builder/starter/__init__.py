@@ -7,9 +7,9 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from bioelx_mcp.errors import BioelxError
-from bioelx_mcp.manifest import IndexLayout, read_manifest
+from bioelx_mcp.manifest import IndexLayout
 from index_builder.config import BuildConfig, SourceConfig, fingerprint
+from index_builder.materialize import read_whole_manifest
 from index_builder.pipeline import build_index
 
 _HERE = Path(__file__).parent
@@ -23,9 +23,7 @@ def ensure_starter_index(cache: Path) -> Path:
     files = sorted([*CONCEPTS.glob("*.jsonl"), *ENCODER.iterdir()])
     version = fingerprint([(path.name, path.stat().st_size) for path in files])
     directory = cache / f"starter-{version}"
-    try:
-        read_manifest(IndexLayout(directory))
-    except BioelxError:
+    if read_whole_manifest(IndexLayout(directory)) is None:
         cache.mkdir(parents=True, exist_ok=True)
         with FileLock(cache / f".starter-{version}.lock"):
             build_index(starter_config(directory))
