@@ -1,0 +1,91 @@
+"""The whole way on the development data: ontologies, a million aliases to an index, XL-BEL."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bioelx_mcp.evaluation.datasets import read_xlbel
+from index_builder.config import SourceConfig
+from index_builder.sources import open_source
+from index_builder.tables import build_tables
+
+pytestmark = pytest.mark.shared
+ROOT = Path(__file__).parents[2]
+# Recall in percent, average of ten languages, covered queries; a little below what benchmarks/LOG.md records.
+FLOORS = {"covered_recall@1": 40.0, "covered_recall@5": 52.0, "covered_recall@64": 64.0}
+
+
+def run(*arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def open_kb(shared_data: Path) -> Path:
+    """The index of the open knowledge base, built by the README's command; a finished one is reused."""
+    run("-m", "bioelx_mcp", "build-index", "--config", "examples/open-kb.toml")
+    return ROOT / "build" / "open-kb"
+
+
+@pytest.mark.parametrize(
+    ("name", "concepts", "aliases"),
+    [
+        ("gard.obo", 6000, 30_000),
+        ("doid-2016.obo", 6800, 18_000),
+        ("doid.json.gz", 14_000, 28_000),
+        ("ordo.json.gz", 13_000, 35_000),
+        ("ncit-disease.json.gz", 20_000, 58_000),
+    ],
+)
+def test_real_ontologies_are_read(
+    shared_data: Path, tmp_path: Path, name: str, concepts: int, aliases: int
+) -> None:
+    source = open_source(SourceConfig(kind="obo", path=shared_data / "sources" / name))
+    report = build_tables([source], tmp_path)
+    assert report["concepts"] >= concepts
+    assert report["aliases"] >= aliases
+    assert sum(entry["rows"] for entry in report["rejected"].values()) < 10
+
+
+def test_the_starter_agrees_with_the_open_knowledge_base(shared_data: Path) -> None:
+    last = run(
+        "benchmarks/check_starter.py", "--open-kb", str(shared_data / "open_kb")
+    ).splitlines()[-1]
+    agree, elsewhere = map(float, re.findall(r"\(([\d.]+)%\)", last))
+    assert agree >= 98.0, last
+    assert elsewhere <= 5.0, last
+
+
+def test_every_xlbel_line_is_read(shared_data: Path) -> None:
+    queries = read_xlbel(shared_data / "eval" / "xlbel")
+    assert len(queries) == 4095
+    assert len({query.language for query in queries}) == 10
+    marked = [q for q in queries if q.mention.start is not None]
+    assert len(marked) > 0.99 * len(queries)
+    for query in marked:
+        start = query.mention.start or 0
+        found = query.mention.context[start : start + len(query.mention.text)]
+        assert found.casefold() == query.mention.text.casefold(), query.where
+
+
+def test_the_open_knowledge_base_is_indexed_and_found_in(
+    open_kb: Path, shared_data: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "result.json"
+    printed = run(
+        *("-m", "bioelx_mcp", "evaluate", "xlbel", str(shared_data / "eval" / "xlbel")),
+        *("--index", str(open_kb), "--out", str(out)),
+    )
+    result = json.loads(out.read_text(encoding="utf-8"))
+    assert result["average"]["queries"] == 4095
+    for language in ("de", "en", "es", "fi", "ja", "ko", "ru", "th", "tr", "zh"):
+        assert f"| {language} |" in printed
+    for metric, floor in FLOORS.items():
+        assert result["average"][metric] >= floor, result["average"]
