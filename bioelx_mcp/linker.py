@@ -102,13 +102,18 @@ class Linker:
             raise UsageError(f"not in index {self.manifest.index_id}: {concept_id}")
         hit = AliasHit(mention, "", "", "id", 1.0)
         return Candidate(
-            concept.concept_id, concept.preferred_name, concept.semantic_types, 0.0, hit
+            concept.concept_id, concept.preferred_name, concept.semantic_types, 1.0, hit
         )
 
     def _describe(self, candidate: Candidate) -> tuple[Concept, list[str]]:
-        """The concept and its names: the one that matched, then English ones, then the language of the match."""
+        """The concept and its names: the one that matched, then English ones and those of the match's language.
+
+        Of a candidate that is not of this index only what it says itself is known.
+        """
         row = self._index.find_concept(candidate.concept_id)
-        assert row is not None
+        if row is None:
+            told = (candidate.concept_id, candidate.preferred_name, candidate.semantic_types)
+            return Concept(*told), [candidate.hit.alias]
         wanted = ("en", candidate.hit.language)
         names = [name for name, language in self._index.names(row) if language in wanted]
         matched = [] if candidate.hit.channel == "id" else [candidate.hit.alias]

@@ -95,6 +95,9 @@ def load_prompt(name: str) -> Prompt:
             raise InvalidArtifactError(
                 f"{path}: {field}: unknown placeholder {{{sorted(unknown)[0]}}}"
             )
+    for field, needed in (("query", "context"), ("document", "name")):
+        if f"{{{needed}}}" not in getattr(prompt, field):
+            raise InvalidArtifactError(f"{path}: {field}: lacks the placeholder {{{needed}}}")
     return prompt
 
 
