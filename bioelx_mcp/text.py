@@ -23,6 +23,7 @@ _HAN = re.compile("[\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 _TO_SIMPLIFIED = OpenCC("t2s")
 _TO_HIRAGANA = {ord(kana): ord(kana) - 0x60 for kana in map(chr, range(0x30A1, 0x30F7))}
 _ID = re.compile(r"(?P<prefix>[A-Za-z][A-Za-z0-9.]*)[:_](?P<local>[A-Za-z0-9][A-Za-z0-9.-]*)")
+_MIXED_CASE = {"NCBITAXON": "NCBITaxon"}  # prefixes that are not written in capitals
 _CUI = re.compile(r"[Cc]\d{7}")
 
 
@@ -65,7 +66,7 @@ def character_grams(normalized: str) -> list[str]:
 
 
 def normalize_concept_id(text: str) -> str | None:
-    """A concept id as a CURIE with an upper-case prefix, or None where the text is no id.
+    """A concept id as a CURIE with its prefix in capitals (but NCBITaxon), or None where the text is no id.
 
     `C0004238`, `umls:C0004238`, `mondo_0005148` and OBO addresses are understood.
     """
@@ -75,8 +76,8 @@ def normalize_concept_id(text: str) -> str | None:
     match = _ID.fullmatch(text)
     if match is None:
         return None
-    local = match["local"]
-    return f"{match['prefix'].upper()}:{local.upper() if _CUI.fullmatch(local) else local}"
+    local, prefix = match["local"], match["prefix"].upper()
+    return f"{_MIXED_CASE.get(prefix, prefix)}:{local.upper() if _CUI.fullmatch(local) else local}"
 
 
 def mark_mention(

@@ -30,7 +30,7 @@ class MultiSimilarity(nn.Module):
 
     def forward(self, vectors: Tensor, labels: Tensor, keys: Tensor) -> Tensor:
         anchor, positive, negative = self.miner(vectors, labels)
-        keep = keys[anchor] != keys[negative]
+        keep = (keys[anchor] != keys[negative]) & (keys[positive] != keys[negative])
         mined = (anchor[keep], positive[keep], negative[keep])
         return self.loss(vectors, labels, mined)  # type: ignore[no-any-return]
 

@@ -119,6 +119,8 @@ class PairSampler:
         bounds = np.column_stack([self._starts, self._ends]).ravel()
         greatest = np.maximum.reduceat(np.append(names.weight, 0.0), bounds)[::2]
         share = np.log1p(self._ends - self._starts) * greatest
+        if not share.any():
+            raise UsageError("nothing to train on: every source weighs 0")
         self._share = np.cumsum(share) / share.sum()
 
     def sample_pairs(self, step: int, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -87,7 +87,11 @@ def train_encoder(names: Names, config: TrainConfig, directory: Path, progress: 
             nn.utils.clip_grad_norm_(encoder.parameters(), 1.0)
             optimizer.step()
             done = step + 1
-            if done % _LOG_EVERY == 0 or done == config.steps:
+            if (
+                done % _LOG_EVERY == 0
+                or done % config.checkpoint_steps == 0
+                or done == config.steps
+            ):
                 line = {"step": done, "loss": round(loss.item(), 5), "learning_rate": rate}
                 if done % config.checkpoint_steps == 0 or done == config.steps:
                     recall = validation_recall(encoder, tokenizer, validation, training, config)

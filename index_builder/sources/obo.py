@@ -7,7 +7,7 @@ import gzip
 import json
 import re
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any, Literal
 
 from bioelx_mcp.errors import MissingExtraError, UsageError
@@ -60,7 +60,7 @@ class OboSource(Source):
         return self.path.name.removesuffix(".gz").endswith(".json")
 
     def read(self, rejects: Rejects) -> Iterator[Record]:
-        terms = self._graph_terms() if self._is_graph else self._text_terms()
+        terms = self._graph_terms(rejects) if self._is_graph else self._text_terms()
         found = False
         for concept, synonyms in terms:
             if self.prefixes and not concept.concept_id.startswith(self.prefixes):
@@ -103,7 +103,7 @@ class OboSource(Source):
                 Concept(
                     concept_id=_curie(identifier),
                     preferred_name=_unescape(term.get("name", "")),
-                    semantic_types=_one(term.get("namespace")),
+                    semantic_types=(term["namespace"],) if "namespace" in term else (),
                     definition=_unescape(definition["text"]) if definition else "",
                     xrefs=tuple(_curie(xref.split(" ")[0]) for xref in term.get("xref", ())),
                     alt_ids=tuple(_curie(other) for other in term.get("alt_id", ())),
@@ -111,7 +111,7 @@ class OboSource(Source):
                 synonyms,
             )
 
-    def _graph_terms(self) -> Iterator[tuple[Concept, list[tuple[str, str]]]]:
+    def _graph_terms(self, rejects: Rejects) -> Iterator[tuple[Concept, list[tuple[str, str]]]]:
         opened = gzip.open if self.path.suffix == ".gz" else open
         try:
             with opened(self.path, "rt", encoding="utf-8") as file:
@@ -121,36 +121,35 @@ class OboSource(Source):
                 f"source {self.path}: cannot be read as OBO Graph JSON ({error!r})"
             ) from error
         for node in (node for graph in graphs for node in graph.get("nodes", ())):
-            meta: dict[str, Any] = node.get("meta") or {}
-            if node.get("type", "CLASS") != "CLASS" or meta.get("deprecated"):
-                continue
-            properties = {
-                p["pred"].rsplit("#", 1)[-1]: p["val"]
-                for p in meta.get("basicPropertyValues") or ()
-            }
-            synonyms = [
-                (synonym["val"], _GRAPH_SCOPES.get(synonym.get("pred", ""), "RELATED"))
-                for synonym in meta.get("synonyms") or ()
-            ]
-            yield (
-                Concept(
-                    concept_id=_curie(node["id"]),
-                    preferred_name=node.get("lbl") or "",
-                    semantic_types=_one(properties.get("hasOBONamespace")),
-                    definition=(meta.get("definition") or {}).get("val", ""),
-                    xrefs=tuple(_curie(xref["val"]) for xref in meta.get("xrefs") or ()),
-                    alt_ids=_values(meta.get("basicPropertyValues"), "hasAlternativeId"),
-                ),
-                synonyms,
-            )
+            try:
+                if term := _graph_term(node):
+                    yield term
+            except (KeyError, TypeError, AttributeError) as error:
+                rejects.add(f"malformed node ({error!r})", str(self.path), node)
 
 
-def _one(value: str | None) -> tuple[str, ...]:
-    return (value,) if value else ()
-
-
-def _values(properties: Iterable[dict[str, Any]] | None, name: str) -> tuple[str, ...]:
-    return tuple(_curie(p["val"]) for p in properties or () if p["pred"].rsplit("#", 1)[-1] == name)
+def _graph_term(node: dict[str, Any]) -> tuple[Concept, list[tuple[str, str]]] | None:
+    """A class of an OBO Graph and its synonyms with their scopes; None for properties and obsolete terms."""
+    meta: dict[str, Any] = node.get("meta") or {}
+    if node.get("type", "CLASS") != "CLASS" or meta.get("deprecated"):
+        return None
+    properties = meta.get("basicPropertyValues") or ()
+    namespaces = [p["val"] for p in properties if p["pred"].endswith("#hasOBONamespace")]
+    concept = Concept(
+        concept_id=_curie(node["id"]),
+        preferred_name=node.get("lbl") or "",
+        semantic_types=tuple(namespaces[:1]),
+        definition=(meta.get("definition") or {}).get("val", ""),
+        xrefs=tuple(_curie(xref["val"]) for xref in meta.get("xrefs") or ()),
+        alt_ids=tuple(
+            _curie(p["val"]) for p in properties if p["pred"].endswith("#hasAlternativeId")
+        ),
+    )
+    synonyms = [
+        (synonym["val"], _GRAPH_SCOPES.get(synonym.get("pred", ""), "RELATED"))
+        for synonym in meta.get("synonyms") or ()
+    ]
+    return concept, synonyms
 
 
 def _obonet() -> Any:

@@ -39,12 +39,17 @@ _UNREADABLE = (pa.ArrowInvalid, OSError, EOFError, zlib.error, csv.Error)
 DELIMITERS = {".tsv": "\t", ".txt": "\t", ".csv": ","}
 
 
+def _text(value: Any) -> str:
+    """A cell of any type as text; an empty one as the empty string."""
+    return "" if value is None else str(value)
+
+
 def _many(value: Any) -> tuple[str, ...]:
     """A list cell, or a text cell that joins its parts with `|`."""
     if not value:
         return ()
-    parts = value.split("|") if isinstance(value, str) else value
-    return tuple(part for part in parts if part)
+    parts = value if isinstance(value, list) else _text(value).split("|")
+    return tuple(_text(part) for part in parts if part)
 
 
 class TableSource(Source):
@@ -147,31 +152,28 @@ class TableSource(Source):
         described = any(role in roles for role in CONCEPT_COLUMNS)
         try:
             for number, row in self._rows(roles, rejects):
-                concept_id = (
-                    self.prefix
-                    + str("" if row["concept_id"] is None else row["concept_id"]).strip()
-                )
-                if concept_id == self.prefix:
+                bare = _text(row["concept_id"]).strip()
+                if not bare:
                     rejects.add("no concept_id", f"{self.path}:{number}", row)
                     continue
                 if described:
                     yield Concept(
-                        concept_id=concept_id,
-                        preferred_name=row.get("preferred_name") or "",
+                        concept_id=self.prefix + bare,
+                        preferred_name=_text(row.get("preferred_name")),
                         semantic_types=_many(row.get("semantic_types")),
-                        definition=row.get("definition") or "",
+                        definition=_text(row.get("definition")),
                         xrefs=_many(row.get("xrefs")),
                         alt_ids=_many(row.get("alt_ids")),
                     )
                 if "text" in roles:
                     kind = row.get("kind")
                     yield Alias(
-                        concept_id=concept_id,
-                        text=row["text"] or "",
-                        language=row.get("language") or self.language,
+                        concept_id=self.prefix + bare,
+                        text=_text(row["text"]),
+                        language=_text(row.get("language")) or self.language,
                         kind=cast(AliasKind, kind) if kind in ALIAS_KINDS else "synonym",
-                        source=row.get("source") or self.label,
-                        license=row.get("license") or self.license,
+                        source=_text(row.get("source")) or self.label,
+                        license=_text(row.get("license")) or self.license,
                     )
         except _UNREADABLE as error:
             raise UsageError(f"source {self.path}: {error}") from error

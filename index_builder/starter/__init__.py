@@ -7,7 +7,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from bioelx_mcp.manifest import IndexLayout
+from bioelx_mcp.manifest import IndexLayout, encoder_checksum
 from index_builder.config import BuildConfig, SourceConfig, fingerprint
 from index_builder.materialize import read_whole_manifest
 from index_builder.pipeline import build_index
@@ -20,8 +20,8 @@ LICENSE = "Apache-2.0"
 
 def ensure_starter_index(cache: Path) -> Path:
     """The starter index of this version below `cache`, made now if it is not there or is broken."""
-    files = sorted([*CONCEPTS.glob("*.jsonl"), *ENCODER.iterdir()])
-    version = fingerprint([(path.name, path.stat().st_size) for path in files])
+    concepts = [path.read_text(encoding="utf-8") for path in sorted(CONCEPTS.glob("*.jsonl"))]
+    version = fingerprint(concepts, encoder_checksum(ENCODER))
     directory = cache / f"starter-{version}"
     if read_whole_manifest(IndexLayout(directory)) is None:
         cache.mkdir(parents=True, exist_ok=True)
