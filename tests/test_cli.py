@@ -1,0 +1,235 @@
+"""The command line: what each command prints."""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+from callers import SCRIPT, Cli
+from mcp import Client
+from model_server import ModelServer, Reply, Script, scores
+
+from bioelx_mcp import __version__
+from bioelx_mcp.linker import Linker
+from bioelx_mcp.server import build_server
+from bioelx_mcp.settings import load_settings
+
+
+def test_without_a_command_the_help_names_them_all(cli: Cli) -> None:
+    result = cli()
+    assert (result.code, result.err) == (0, "")
+    commands = ("demo", "serve", "search", "link", "rank", "build-index", "evaluate", "info")
+    assert all(f" {command} " in result.out for command in (*commands, "mcp-config"))
+    assert cli("--help").out == result.out
+    assert cli("--version") == (0, f"{__version__}\n", "")
+
+
+def test_search_prints_a_row_for_each_candidate(cli: Cli) -> None:
+    result = cli("search", "Rotes Fieber", "MADE:3", "--limit", "1")
+    assert result.code == 0 and result.err == ""
+    assert result.rows == [
+        ["mention", "id", "preferred name", "score", "matched alias", "lang", "channel"],
+        ["Rotes Fieber", "UMLS:C0000001", "red fever", "1.000", "rotes Fieber", "de", "exact"],
+        ["MADE:3", "MADE:3", "green rash", "1.000", "MADE:3", "", "id"],
+    ]
+
+
+def test_search_reads_one_mention_a_line_or_json_lines(cli: Cli) -> None:
+    stdin = 'red fever\n\n{"mention": "緑の発疹", "context": "", "start": null}\n  blue cough \n'
+    result = cli("search", "--json", "--limit", "1", stdin=stdin)
+    assert [(row["mention"], row["candidates"][0]["concept_id"]) for row in result.lines] == [
+        ("red fever", "UMLS:C0000001"),
+        ("緑の発疹", "MADE:3"),
+        ("blue cough", "UMLS:C0000002"),
+    ]
+    hit = {"alias": "緑の発疹", "language": "ja", "source": "made"}
+    assert result.lines[1]["candidates"][0]["hit"] == {
+        **hit,
+        "channel": "exact",
+        "similarity": 1.0,
+    }
+
+
+def test_link_prints_one_answer_a_mention(cli: Cli) -> None:
+    result = cli("link", "blauer Husten", "--context", "Er hat blauen Husten.")
+    assert result.rows == [
+        ["mention", "id", "preferred name", "score", "ranker"],
+        ["blauer Husten", "UMLS:C0000002", "blue cough", "1.000", "retrieval"],
+    ]
+    (ranking,) = cli("link", "blauer Husten", "--json", "--limit", "2").lines
+    assert ranking["best"]["candidate"]["concept_id"] == "UMLS:C0000002"
+    assert len(ranking["candidates"]) == 2 and ranking["degraded"] == ""
+
+
+def test_rank_orders_the_given_candidates_once_each(cli: Cli) -> None:
+    given = [f"--candidate={id}" for id in ("made_3", "C0000001", "UMLS:C0000001", "MADE:3")]
+    assert cli("rank", "fever", *given).rows == [
+        ["best", "id", "preferred name", "rank score", "retrieval score"],
+        ["*", "MADE:3", "green rash", "", "1.000"],
+        ["", "UMLS:C0000001", "red fever", "", "1.000"],
+    ]
+    (searched,) = cli("rank", "red fever", "--json").lines
+    assert searched["candidates"][0]["candidate"]["concept_id"] == "UMLS:C0000001"
+
+
+def always(reply: Reply) -> Script:
+    return lambda _: reply
+
+
+def test_a_ranker_decides_and_may_say_nil(
+    cli: Cli, model_server: Callable[[Script], ModelServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BIOELX_RANKER_MODEL", "m")
+    given = ("--candidate=MADE:3", "--candidate=C0000001")
+    for answer, best in ((scores(-3.0, 3.0), "UMLS:C0000001"), (scores(-30.0, -20.0), "")):
+        result = cli("rank", "fever", *given, "--ranker-url", model_server(always(answer)).url)
+        first = result.rows[1]
+        assert (result.err, first[0], first[1]) == ("", "*" if best else "", "UMLS:C0000001")
+    url = model_server(always(scores(-20.0))).url
+    assert cli("link", "red fever", "--limit=1", "--ranker-url", url).rows[1] == [
+        "red fever", "NIL", "", "", "m/qwen3-reranker@1",
+    ]  # fmt: skip
+
+
+def test_a_ranker_that_is_down_is_noted_once_on_stderr(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BIOELX_RANKER_URL", "http://127.0.0.1:9")
+    result = cli("link", "red fever", "blue cough", "--json")
+    assert result.code == 0
+    assert [line["best"]["candidate"]["concept_id"] for line in result.lines] == [
+        "UMLS:C0000001",
+        "UMLS:C0000002",
+    ]
+    assert [line["ranker"] for line in result.lines] == ["retrieval", "retrieval"]
+    (note,) = result.err.splitlines()
+    assert note.startswith("bioelx-mcp: the ranker did not answer, the retrieval order stands: ")
+    assert "http://127.0.0.1:9" in note and note.endswith(result.lines[0]["degraded"])
+
+
+def test_on_a_terminal_the_rows_stand_in_columns(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    out = cli("link", "[red] fever", "緑の発疹").out
+    assert "\t" not in out and "[red] fever" in out and "MADE:3" in out
+
+
+def test_info_shows_the_card_of_the_index(cli: Cli, served: Path) -> None:
+    card = json.loads(cli("info", "--json").out)
+    assert (card["concepts"], card["aliases"], card["dense_index"]) == (3, 8, "exact")
+    assert "probes" not in card
+    lines = dict(
+        line.split(maxsplit=1) for line in cli("info", "--index", str(served)).out.splitlines()
+    )
+    assert lines["index_id"] == card["index_id"]
+    assert lines["languages"] == "de 3, en 3, es 1, ja 1"
+    assert lines["sources"] == "made 8 (-)"
+    assert lines["encoder"].endswith(card["encoder"]["checksum"][:12])
+
+
+def test_a_table_becomes_an_index_that_answers(cli: Cli, tmp_path: Path, names_tsv: Path) -> None:
+    out = tmp_path / "new"
+    result = cli(
+        *("build-index", "--source", f"table={names_tsv}", "--out", str(out)),
+        *("--name", "mine", "--starter-encoder"),
+    )
+    assert result.code == 0
+    (index_id, concepts, aliases), = result.rows  # fmt: skip
+    assert index_id.startswith("mine-") and (concepts, aliases) == ("3 concepts", "8 aliases")
+    assert json.loads(cli("info", "--json", "--index", str(out)).out)["index_id"] == index_id
+    assert cli("search", "fiebre roja", "--index", str(out)).rows[1][1] == "UMLS:C0000001"
+
+
+@pytest.mark.parametrize("client", ["claude-desktop", "claude-code", "cursor", "vscode", "codex"])
+def test_the_configuration_of_a_client_starts_this_server_with_the_index(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, client: str
+) -> None:
+    monkeypatch.setenv("PATH", str(Path(SCRIPT).parent))
+    index = tmp_path / "my 'índex' 🩺"
+    result = cli("mcp-config", "--client", client, "--index", str(index))
+    assert result.code == 0 and result.err == ""
+    arguments = ["serve", "--index", str(index)]
+    if client == "claude-code":
+        expected = ["claude", "mcp", "add", "bioelx-mcp", "--", SCRIPT, *arguments]
+        assert shlex.split(result.out) == expected
+    elif client == "codex":
+        servers = tomllib.loads(result.out)["mcp_servers"]
+        assert servers == {"bioelx-mcp": {"command": SCRIPT, "args": arguments}}
+    else:
+        entry: dict[str, Any] = {"command": SCRIPT, "args": arguments}
+        key = "mcpServers"
+        if client == "vscode":
+            key, entry = "servers", {"type": "stdio", **entry}
+        assert json.loads(result.out) == {key: {"bioelx-mcp": entry}}
+    assert "--index" not in cli("mcp-config", "--client", client).out
+
+
+def test_an_evaluation_is_printed_and_written_as_json(cli: Cli, tmp_path: Path) -> None:
+    dataset, out = tmp_path / "de_query.txt", tmp_path / "result.json"
+    dataset.write_text(
+        "C0000001||rotes Fieber\nC0000002|C7||blauer Husten\nC0000009||nichts\n", "utf-8"
+    )
+    result = cli("evaluate", "xlbel", str(dataset), "--out", str(out))
+    assert (result.code, result.err) == (0, "")
+    assert result.out.startswith("xlbel, 3 queries, index small-")
+    row = "3 | 2 | 100.0 / 66.7 | 100.0 / 66.7 | 100.0 / 66.7 | 100.0 / 66.7 | 1.000 |"
+    assert f"| de | {row}\n| average | {row}\n" in result.out
+    written = json.loads(out.read_text(encoding="utf-8"))
+    assert written["dataset"] == "xlbel" and written["average"]["covered_recall@1"] == 100.0
+    unwritable = cli("evaluate", "xlbel", str(dataset), "--out", str(tmp_path / "no" / "x"))
+    assert (unwritable.code, unwritable.out.split("index")[0]) == (2, result.out.split("index")[0])
+    assert unwritable.err.startswith(f"bioelx-mcp: --out {tmp_path / 'no' / 'x'}: ")
+
+
+def test_an_evaluation_that_covers_nothing_writes_no_nan(cli: Cli, tmp_path: Path) -> None:
+    dataset, out = tmp_path / "de.txt", tmp_path / "result.json"
+    dataset.write_text("C0000009||nichts\n", "utf-8")
+    assert cli("evaluate", "xlbel", str(dataset), "--out", str(out)).code == 0
+
+    def refuse(constant: str) -> NoReturn:
+        raise ValueError(constant)
+
+    average = json.loads(out.read_text(encoding="utf-8"), parse_constant=refuse)["average"]
+    assert (average["covered_mrr"], average["all_recall@1"]) == (None, 0.0)
+
+
+@pytest.mark.anyio
+async def test_python_shell_and_mcp_give_the_same_ids_in_the_same_order(
+    starter_index: Path, linker: Linker, cli: Cli
+) -> None:
+    mentions = ["Herzinfarkt", "diarhea", "帕金森氏症", "MI", "hoge bloeddruk", "C0027051", "x y"]
+    by_python = [[c.concept_id for c in found] for found in linker.search(mentions, 7)]
+    shell = cli("search", "--json", "--limit", "7", "--index", str(starter_index), *mentions)
+    by_shell = [[c["concept_id"] for c in line["candidates"]] for line in shell.lines]
+    async with Client(build_server(load_settings(index=starter_index))) as client:
+        answer = await client.call_tool("search_candidates", {"mentions": mentions, "limit": 7})
+        items = [{"mention": mention} for mention in mentions]
+        ranked = await client.call_tool("rank_candidates", {"items": items})
+    assert answer.structured_content is not None and ranked.structured_content is not None
+    by_mcp = [[c["id"] for c in one["candidates"]] for one in answer.structured_content["results"]]
+    assert by_python == by_shell == by_mcp
+    linked = cli("link", "--index", str(starter_index), *mentions)
+    best = [one.best.candidate.concept_id if one.best else "" for one in linker.link(mentions)]
+    assert [row[1] for row in linked.rows[1:]] == best == [ids[0] for ids in by_python]
+    assert [one["best"] for one in ranked.structured_content["results"]] == best
+
+
+def test_the_installed_command_reads_and_writes_utf8_in_any_locale(served: Path) -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": "latin-1", "BIOELX_INDEX": str(served)}
+    command = [SCRIPT, "search", "--limit", "1"]
+    given = "緑の発疹\nrotes Fieber\n".encode()
+    done = subprocess.run(command, input=given, capture_output=True, env=environment, check=True)
+    assert done.stderr == b""
+    assert [line.split("\t")[:2] for line in done.stdout.decode().splitlines()[1:]] == [
+        ["緑の発疹", "MADE:3"],
+        ["rotes Fieber", "UMLS:C0000001"],
+    ]
+    bad = subprocess.run(command, input=b"\xff\n", capture_output=True, env=environment)
+    assert (bad.returncode, bad.stdout) == (2, b"")
+    assert bad.stderr.startswith(b"bioelx-mcp: stdin is not UTF-8: ")
