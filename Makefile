@@ -27,8 +27,8 @@ install: $(BIN)/.dev ## an environment with everything but a ranker server
 demo: $(BIN)/.base ## install what serving needs and link mentions in many languages
 	$(BIN)/bioelx-mcp demo
 
-test: $(BIN)/.dev ## everything that runs on a CPU in minutes
-	$(BIN)/python -m pytest
+test: $(BIN)/.dev ## everything that runs on a CPU in minutes, with the coverage gate
+	$(BIN)/python -m pytest --cov --cov-report=
 
 test-shared: $(BIN)/.dev ## the open knowledge base and benchmarks of SHARED, where they are: tens of minutes
 	$(BIN)/python -m pytest -m shared tests/shared
@@ -41,13 +41,14 @@ check: $(BIN)/.dev ## format, lint, types, arrows
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/mypy tests
 	$(BIN)/lint-imports
 
 fix: $(BIN)/.dev ## mend what can be mended
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-cov: $(BIN)/.dev ## the tests with branch coverage and its gate
+cov: $(BIN)/.dev ## the tests, and which lines they leave out
 	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered
 
 golden: $(BIN)/.dev ## write the golden files anew; read the diff

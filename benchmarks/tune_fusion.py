@@ -1,8 +1,8 @@
-"""How the fusion's one weight was chosen: recall of the whole retriever for each weight, on a development half.
+"""How the two weights of the fusion were chosen: recall of the whole retriever, on a development half.
 
     python benchmarks/tune_fusion.py --index build/open-kb --shared ../shared/data
 
-The channels are asked once for each mention; every weight orders the same evidence.
+The channels are asked once for each mention; every choice of weights orders the same evidence.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import numpy as np
 from bioelx_mcp.evaluation.datasets import read_xlbel
 from bioelx_mcp.evaluation.metrics import RECALL_AT
 from bioelx_mcp.index import AliasIndex
-from bioelx_mcp.retriever import DENSE_WEIGHT, Retriever, fuse
+from bioelx_mcp.retriever import Retriever, fuse
 
 LIMIT = max(RECALL_AT)
 
@@ -26,7 +26,10 @@ def main() -> int:
     args = parser.parse_args()
     retriever = Retriever(AliasIndex(args.index))
     index = retriever.index
-    weights = [*np.linspace(0.0, 1.0, 11), DENSE_WEIGHT]
+    weights = [(weight, 0.0) for weight in np.linspace(0.0, 1.0, 6)]
+    weights += [
+        (weight, alone) for weight in (0.4, 0.5, 0.6) for alone in (0.6, 0.65, 0.7, 0.75, 0.8)
+    ]
     queries = [
         (query, gold)
         for query in read_xlbel(args.shared / "eval" / "xlbel")
@@ -45,16 +48,20 @@ def main() -> int:
             evidence = retriever.gather(text, hits, LIMIT * 8)
             concepts = index.alias_concept[evidence.rows]
             for number, weight in enumerate(weights):
-                places = retriever.order(evidence, fuse(evidence, weight))[:LIMIT]
+                places = retriever.order(evidence, fuse(evidence, *weight))[:LIMIT]
                 right = np.flatnonzero(np.isin(concepts[places], list(gold)))
                 if len(right):
                     found[number, language] += right[0] < np.array(RECALL_AT)
-    sys.stdout.write("| dense weight | " + " | ".join(f"R@{k}" for k in RECALL_AT) + " |\n")
-    sys.stdout.write("|---|" + "---|" * len(RECALL_AT) + "\n")
-    for number, weight in enumerate(weights):
+    sys.stdout.write(
+        "| dense weight | dense alone | " + " | ".join(f"R@{k}" for k in RECALL_AT) + " |\n"
+    )
+    sys.stdout.write("|---|---|" + "---|" * len(RECALL_AT) + "\n")
+    for number, (weight, alone) in enumerate(weights):
         recall = 100 * (found[number] / counts[:, None]).mean(axis=0)
         sys.stdout.write(
-            f"| {weight:.2f} | " + " | ".join(f"{value:.1f}" for value in recall) + " |\n"
+            f"| {weight:.2f} | {alone:.2f} | "
+            + " | ".join(f"{value:.1f}" for value in recall)
+            + " |\n"
         )
     return 0
 

@@ -16,8 +16,10 @@ from bioelx_mcp.schema import AliasHit, Candidate, Channel, Mention
 from bioelx_mcp.text import MAX_NAME_LENGTH, character_grams, normalize_alias
 
 MAX_CANDIDATES = 1000
-# Share of the cosine in the fused score, the lexical similarity has the rest: benchmarks/tune_fusion.py.
-DENSE_WEIGHT = 0.5
+# Share of the cosine in the fused score, and what the cosine is worth where spelling says little. Both were
+# chosen by benchmarks/tune_fusion.py.
+DENSE_WEIGHT = 0.4
+DENSE_ALONE = 0.65
 # Aliases asked for, for each concept wanted: about as many as a concept has.
 _HITS_PER_CANDIDATE = 8
 _LEXICAL_HITS = 256  # at most: beyond them spelling says nothing
@@ -49,9 +51,16 @@ def check_mention(text: str) -> None:
         raise UsageError(f"the mention holds a lone surrogate, no Unicode character: {text!a}")
 
 
-def fuse(evidence: Evidence, dense_weight: float = DENSE_WEIGHT) -> NDArray[np.float64]:
-    """The score of each alias, in [0, 1], higher is better; 1 for the mention itself and nothing else."""
-    weighted = dense_weight * evidence.cosine + (1.0 - dense_weight) * evidence.lexical
+def fuse(
+    evidence: Evidence, dense_weight: float = DENSE_WEIGHT, dense_alone: float = DENSE_ALONE
+) -> NDArray[np.float64]:
+    """The score of each alias, in [0, 1], higher is better; 1 for the mention itself and nothing else.
+
+    The weighted mean of both similarities, but no less than `dense_alone` times the cosine: names that
+    mean the same in two scripts share no gram.
+    """
+    mean = dense_weight * evidence.cosine + (1.0 - dense_weight) * evidence.lexical
+    weighted = np.maximum(mean, dense_alone * evidence.cosine)
     scores: NDArray[np.float64] = np.where(evidence.exact, 1.0, np.minimum(weighted, 0.999))
     return scores
 

@@ -1,5 +1,6 @@
 """Scores over distinct concepts: recall@k and MRR, on covered queries and on all."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -37,12 +38,10 @@ def summarize(outcomes: Sequence[Outcome]) -> dict[str, float | int]:
 
 
 def average(summaries: Sequence[dict[str, float | int]]) -> dict[str, float | int]:
-    """The unweighted mean over languages; counts are added up."""
-    if not summaries:
-        return {}
-    keys = summaries[0]
-    return {
-        key: sum(s[key] for s in summaries)
-        / (1 if key in ("queries", "covered") else len(summaries))
-        for key in keys
-    }
+    """The unweighted mean over the languages that have a value; counts are added up."""
+    mean: dict[str, float | int] = {}
+    for key in summaries[0] if summaries else ():
+        values = [summary[key] for summary in summaries if not math.isnan(summary[key])]
+        counted = key in ("queries", "covered")
+        mean[key] = sum(values) if counted else sum(values) / len(values) if values else math.nan
+    return mean

@@ -62,11 +62,14 @@ def _ids(linker: Linker, candidate: Candidate) -> frozenset[str]:
 
 
 def _commit() -> str:
-    """The commit of the checkout that this file lies in; empty outside of one."""
+    """The commit of the checkout that this package was run from; empty where it was installed."""
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return ""
     try:
         done = subprocess.run(
             ["git", "describe", "--always", "--dirty"],  # noqa: S607 - whatever git the user has
-            cwd=Path(__file__).parent,
+            cwd=root,
             capture_output=True,
             text=True,
             timeout=10,
