@@ -34,9 +34,3 @@ def ensure_starter_index(cache: Path) -> Path:
     """The directory of the starter index below `cache`; made first if this version's is not there."""
     directory: Path = import_module("index_builder.starter").ensure_starter_index(cache)
     return directory
-
-
-def starter_encoder() -> Path:
-    """The directory of the encoder that ships with the package."""
-    directory: Path = import_module("index_builder.starter").ENCODER
-    return directory

@@ -228,10 +228,10 @@ def build_index(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Directory of the index.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the index, part of its id.")] = None,
-    encoder: Annotated[Path | None, typer.Option(help="A trained encoder; skips training.")] = None,
-    starter_encoder: Annotated[
-        bool, typer.Option("--starter-encoder", help="Use the encoder that ships; skips training.")
-    ] = False,
+    encoder: Annotated[
+        Path | None,
+        typer.Option(help="A trained encoder, or `starter`: the one that ships. Skips training."),
+    ] = None,
     base_model: Annotated[
         str | None,
         typer.Option(help="Train from a hub name, a directory, or scratch:tiny|mini|small."),
@@ -241,8 +241,6 @@ def build_index(
     """Build an index from sources of names; a killed build resumes where it stopped."""
     from bioelx_mcp import builder
 
-    if starter_encoder:
-        encoder = builder.starter_encoder()
     training = {
         key: value
         for key, value in (("base_model", base_model), ("steps", steps))

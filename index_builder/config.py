@@ -17,6 +17,7 @@ from pydantic import (
     Field,
     NonNegativeFloat,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
@@ -24,6 +25,8 @@ from bioelx_mcp.errors import UsageError
 from bioelx_mcp.manifest import SCHEMA_VERSION
 from bioelx_mcp.text import TEXT_VERSION
 
+STARTER = "starter"
+STARTER_ENCODER = Path(__file__).parent / "starter" / "encoder"
 BUILDER_VERSION = 1  # raised when a stage's output changes for equal inputs
 
 
@@ -109,7 +112,10 @@ class IndexConfig(_Model):
 
 
 class BuildConfig(_Model):
-    """A whole build. Exactly one of `encoder` (a trained one, reused) and `train` decides the vectors."""
+    """A whole build. Exactly one of `encoder` and `train` decides the vectors.
+
+    `encoder` is the directory of a trained one, or `starter` for the one that ships.
+    """
 
     name: str = Field(default="index", pattern=r"^[^./\\][^/\\]*$")  # part of a directory's name
     out: Path
@@ -134,14 +140,20 @@ class BuildConfig(_Model):
         sources = data.get("sources")
         for holder in (data, *(sources if isinstance(sources, list) else ())):
             for key in ("path", "out", "encoder"):
-                if isinstance(holder, dict) and isinstance(holder.get(key), str):
-                    holder[key] = base / holder[key]
+                value = holder.get(key) if isinstance(holder, dict) else None
+                if isinstance(value, str) and value != STARTER:
+                    holder[key] = base / value
         train = data.get("train")
         model = base / str(train.get("base_model", SCRATCH)) if isinstance(train, dict) else base
         if isinstance(train, dict) and model.is_dir():  # else a hub name
             train["base_model"] = str(model)
         data.update({key: value for key, value in overrides.items() if value is not None})
         return cls.parse(data, f"--config {path}")
+
+    @field_validator("encoder")
+    @classmethod
+    def _starter_encoder(cls, encoder: Path | None) -> Path | None:
+        return STARTER_ENCODER if encoder == Path(STARTER) else encoder
 
     @classmethod
     def parse(cls, data: dict[str, Any], origin: str) -> Self:

@@ -9,6 +9,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,7 @@ def build_index(config: BuildConfig) -> Manifest:
     if config.encoder is not None:
         OnnxEncoder(config.encoder)  # a bad one is found before any work is done
     else:
+        import_module("index_builder.export")  # a missing extra, too
         training = [open_source(source) for source in config.sources_for("training")]
     try:
         config.layout.root.mkdir(parents=True, exist_ok=True)

@@ -137,7 +137,7 @@ def test_a_table_becomes_an_index_that_answers(cli: Cli, tmp_path: Path, names_t
     out = tmp_path / "new"
     result = cli(
         *("build-index", "--source", f"table={names_tsv}", "--out", str(out)),
-        *("--name", "mine", "--starter-encoder"),
+        *("--name", "mine", "--encoder", "starter"),
     )
     assert result.code == 0
     (index_id, concepts, aliases), = result.rows  # fmt: skip

@@ -114,7 +114,7 @@ def test_a_build_that_fails_leaves_the_served_index_as_it_was(
     monkeypatch.chdir(tmp_path)
     Path("bad.tsv").write_text(text, encoding="utf-8")
     before = tree(served)
-    command = ("build-index", "--source", source, "--out", str(served), "--starter-encoder")
+    command = ("build-index", "--source", source, "--out", str(served), "--encoder", "starter")
     fails(cli(*command), code, *parts)
     assert tree(served) == before
     assert cli("search", "red fever").rows[1][1] == "UMLS:C0000001"
@@ -123,12 +123,12 @@ def test_a_build_that_fails_leaves_the_served_index_as_it_was(
 def test_a_build_needs_a_source_and_a_place(cli: Cli, tmp_path: Path, names_tsv: Path) -> None:
     out = str(tmp_path / "new")
     source = ("--source", f"table={names_tsv}")
-    fails(cli("build-index", *source, "--starter-encoder"), 2, "out", "required")
-    fails(cli("build-index", "--out", out, "--starter-encoder"), 2, "sources", "required")
+    fails(cli("build-index", *source, "--encoder", "starter"), 2, "out", "required")
+    fails(cli("build-index", "--out", out, "--encoder", "starter"), 2, "sources", "required")
     missing = ("--encoder", str(tmp_path))
     fails(cli("build-index", *source, "--out", out, *missing), 4, "is no encoder")
     fails(cli("build-index", "--config", "no.toml", "--out", out), 2, "--config no.toml")
-    fails(cli("build-index", *source, "--out", str(names_tsv), "--starter-encoder"), 2, "--out")
+    fails(cli("build-index", *source, "--out", str(names_tsv), "--encoder", "starter"), 2, "--out")
     assert not Path(out).exists()
 
 

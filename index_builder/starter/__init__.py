@@ -8,13 +8,13 @@ from pathlib import Path
 from filelock import FileLock
 
 from bioelx_mcp.manifest import IndexLayout, encoder_checksum
-from index_builder.config import BuildConfig, SourceConfig, fingerprint
+from index_builder.config import STARTER_ENCODER, BuildConfig, SourceConfig, fingerprint
 from index_builder.materialize import read_whole_manifest
 from index_builder.pipeline import build_index
 
 _HERE = Path(__file__).parent
 CONCEPTS = _HERE / "concepts"
-ENCODER = _HERE / "encoder"
+ENCODER = STARTER_ENCODER
 LICENSE = "Apache-2.0"
 
 
