@@ -6,22 +6,22 @@ Exit status: 0 done, 1 internal error, 2 usage or bad input, 3 missing extra, 4 
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, fields
-from enum import StrEnum
+from dataclasses import asdict
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bioelx_mcp import __version__
+from bioelx_mcp.clients import Client, client_block
+from bioelx_mcp.console import echo_json, echo_table, read_mentions, show_progress, warn_degraded
 from bioelx_mcp.errors import BioelxError, UsageError
 from bioelx_mcp.settings import load_settings
 
 if TYPE_CHECKING:
     from bioelx_mcp.linker import Linker
-    from bioelx_mcp.schema import Mention, Ranking
+    from bioelx_mcp.schema import Ranking
 
 app = typer.Typer(
     help="Biomedical entity linking in any language.",
@@ -43,16 +43,6 @@ MentionArguments = Annotated[
         help="Mentions; without any, stdin: one a line, or JSON lines {mention, context, start}."
     ),
 ]
-
-
-class Client(StrEnum):
-    """Agent clients whose configuration can be printed."""
-
-    claude_desktop = "claude-desktop"
-    claude_code = "claude-code"
-    cursor = "cursor"
-    vscode = "vscode"
-    codex = "codex"
 
 
 def main() -> None:
@@ -133,11 +123,11 @@ def search(
     as_json: JsonOption = False,
 ) -> None:
     """Find candidate concepts for mentions."""
-    given = list(_read_mentions(mentions))
+    given = list(read_mentions(mentions))
     found = _open(index).search(given, limit)
     if as_json:
         for mention, candidates in zip(given, found, strict=True):
-            _echo_json({"mention": mention.text, "candidates": [asdict(c) for c in candidates]})
+            echo_json({"mention": mention.text, "candidates": [asdict(c) for c in candidates]})
         return
     header = ("mention", "id", "preferred name", "score", "matched alias", "lang", "channel")
     rows = [
@@ -153,7 +143,7 @@ def search(
         for m, candidates in zip(given, found, strict=True)
         for c in candidates
     ]
-    _echo_table(header, rows)
+    echo_table(header, rows)
 
 
 @app.command()
@@ -168,14 +158,14 @@ def link(
     as_json: JsonOption = False,
 ) -> None:
     """Link mentions: search, then rank; one answer each, or NIL."""
-    given = list(_read_mentions(mentions, context))
+    given = list(read_mentions(mentions, context))
     rankings = _open(index, ranker_url).link(given, limit)
-    _warn_degraded(rankings)
+    warn_degraded(rankings)
     if as_json:
         for ranking in rankings:
-            _echo_json(asdict(ranking))
+            echo_json(asdict(ranking))
         return
-    _echo_table(
+    echo_table(
         ("mention", "id", "preferred name", "score", "ranker"), [_link_row(r) for r in rankings]
     )
 
@@ -193,16 +183,16 @@ def rank(
 ) -> None:
     """Order the candidates of one mention by its context."""
     linker = _open(index, ranker_url)
-    (given,) = _read_mentions([mention], context)
+    (given,) = read_mentions([mention], context)
     if candidate:
         found = [linker.candidate(mention, id) for id in candidate]
         distinct = {one.concept_id: one for one in found}
         ranking = linker.rank([(given, list(distinct.values()))])[0]
     else:
         ranking = linker.link([given])[0]
-    _warn_degraded([ranking])
+    warn_degraded([ranking])
     if as_json:
-        _echo_json(asdict(ranking))
+        echo_json(asdict(ranking))
         return
     rows = [
         (
@@ -214,7 +204,7 @@ def rank(
         )
         for ranked in ranking.candidates
     ]
-    _echo_table(("best", "id", "preferred name", "rank score", "retrieval score"), rows)
+    echo_table(("best", "id", "preferred name", "rank score", "retrieval score"), rows)
 
 
 @app.command("build-index")
@@ -275,7 +265,7 @@ def evaluate(
     queries = DATASETS[dataset](path)
     result = {
         "dataset": dataset,
-        **evaluate_retrieval(_open(index), queries, progress=_progress_line),
+        **evaluate_retrieval(_open(index), queries, progress=show_progress),
     }
     typer.echo(
         f"{dataset}, {len(queries)} queries, index {result['index']}; recall in percent, covered / all\n"
@@ -297,7 +287,7 @@ def info(index: IndexOption = None, as_json: JsonOption = False) -> None:
     """Show what an index holds: counts, languages, sources, licences, encoder."""
     card = _open(index).manifest.model_dump(mode="json", exclude={"probes"})
     if as_json:
-        _echo_json(card)
+        echo_json(card)
         return
     for key, value in card.items():
         if key == "languages":
@@ -317,59 +307,11 @@ def mcp_config(
     index: IndexOption = None,
 ) -> None:
     """Print the block that connects an agent client to this server."""
-    import shlex
     import shutil
 
     command = shutil.which("bioelx-mcp") or "bioelx-mcp"
     arguments = ["serve", *(["--index", str(index.resolve())] if index else [])]
-    if client is Client.claude_code:
-        typer.echo(f"claude mcp add bioelx-mcp -- {shlex.join([command, *arguments])}")
-    elif client is Client.codex:
-        typer.echo(
-            f"[mcp_servers.bioelx-mcp]\ncommand = {json.dumps(command, ensure_ascii=False)}\n"
-            f"args = {json.dumps(arguments, ensure_ascii=False)}"  # TOML knows no surrogate pairs
-        )
-    else:
-        entry: dict[str, Any] = {"command": command, "args": arguments}
-        key = "servers" if client is Client.vscode else "mcpServers"
-        if client is Client.vscode:
-            entry = {"type": "stdio", **entry}
-        typer.echo(json.dumps({key: {"bioelx-mcp": entry}}, indent=2, ensure_ascii=False))
-
-
-def _read_mentions(mentions: Sequence[str] | None, context: str = "") -> "Iterator[Mention]":
-    from bioelx_mcp.schema import Mention
-
-    if mentions:
-        yield from (Mention(text, context) for text in mentions)
-        return
-    if sys.stdin.isatty():
-        raise UsageError("no mention given: name some, or pipe them in, one a line")
-    try:
-        lines = [(number, line.strip()) for number, line in enumerate(sys.stdin, 1) if line.strip()]
-    except UnicodeDecodeError as error:
-        raise UsageError(f"stdin is not UTF-8: {error}") from error
-    if not lines:
-        raise UsageError("no mention on stdin: one a line, or JSON lines {mention, context, start}")
-    for number, line in lines:
-        yield _json_mention(number, line) if line.startswith("{") else Mention(line, context)
-
-
-def _json_mention(number: int, line: str) -> "Mention":
-    from pydantic import TypeAdapter, ValidationError
-
-    from bioelx_mcp.schema import Mention
-
-    try:
-        row = json.loads(line)
-        row["text"] = row.pop("mention")
-        if unknown := row.keys() - {field.name for field in fields(Mention)}:
-            raise KeyError(*unknown)
-        return TypeAdapter(Mention).validate_python(row)
-    except (ValueError, KeyError, AttributeError, ValidationError) as error:
-        raise UsageError(
-            f"stdin:{number}: not of the form {{mention, context, start}}: {line[:80]!r}"
-        ) from error
+    typer.echo(client_block(client, command, arguments))
 
 
 def _source(text: str) -> dict[str, str]:
@@ -377,13 +319,6 @@ def _source(text: str) -> dict[str, str]:
     if not separator or not path:
         raise UsageError(f"--source {text}: not of the form KIND=PATH")
     return {"kind": kind, "path": path}
-
-
-def _warn_degraded(rankings: "Sequence[Ranking]") -> None:
-    for reason in dict.fromkeys(ranking.degraded for ranking in rankings if ranking.degraded):
-        sys.stderr.write(
-            f"bioelx-mcp: the ranker did not answer, the retrieval order stands: {reason}\n"
-        )
 
 
 def _link_row(ranking: "Ranking") -> tuple[str, ...]:
@@ -398,28 +333,3 @@ def _link_row(ranking: "Ranking") -> tuple[str, ...]:
         f"{score:.3f}",
         ranking.ranker,
     )
-
-
-def _echo_json(value: Any) -> None:
-    typer.echo(json.dumps(value, ensure_ascii=False))
-
-
-def _echo_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Columns on a terminal, tab-separated where the output is piped."""
-    if not sys.stdout.isatty():
-        for row in (header, *rows):
-            typer.echo("\t".join(" ".join(cell.split()) for cell in row))
-        return
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(*header, pad_edge=False)
-    for row in rows:
-        table.add_row(*(Text(cell, overflow="fold") for cell in row))
-    Console().print(table)
-
-
-def _progress_line(done: int, total: int) -> None:
-    if sys.stderr.isatty():
-        sys.stderr.write(f"\r{done}/{total} mentions" + ("\n" if done == total else ""))
