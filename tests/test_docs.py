@@ -8,6 +8,7 @@ import pytest
 
 from bioelx_mcp import errors
 from bioelx_mcp.cli import app, main
+from bioelx_mcp.linker import Linker
 from bioelx_mcp.settings import Settings
 
 ROOT = Path(__file__).parents[1]
@@ -60,3 +61,9 @@ def test_the_first_transcript_is_what_the_command_prints(
     monkeypatch.setattr("sys.argv", shlex.split(command.removeprefix("$ ")))
     main()
     assert capsys.readouterr().out == expected
+
+
+def test_the_size_of_the_starter_index_is_told_right(linker: Linker) -> None:
+    manifest = linker.manifest
+    size = f"{manifest.concepts} concepts that clinicians and biologists meet daily, {manifest.aliases:,} names in "
+    assert f"{size}{len(manifest.languages)} languages" in " ".join(README.split())
