@@ -196,6 +196,14 @@ def query(mention: str, language: str, *gold: str) -> Query:
     return Query(Mention(mention), frozenset(gold), language, "here:1")
 
 
+def test_a_mention_that_cannot_be_searched_counts_as_missed(small: Linker) -> None:
+    result = evaluate_retrieval(
+        small,
+        [query("x" * 600, "de", "UMLS:C0000002"), query("blauer Husten", "de", "UMLS:C0000002")],
+    )
+    assert result["languages"]["de"]["covered_recall@1"] == 50.0
+
+
 def test_a_run_counts_alternative_ids_and_tells_what_it_ran(small: Linker) -> None:
     queries = [
         query("rotes Fieber", "de", "UMLS:C0000011"),

@@ -12,7 +12,7 @@ from bioelx_mcp.text import normalize_concept_id
 _NOT_UTF8 = re.compile("[\ud800-\udfff]")
 _TARGET = re.compile(r"<tgt>(.*?)</tgt>", re.DOTALL)
 
-_LOCAL_ID = re.compile(r"[A-Za-z]*\d+")
+_LOCAL_ID = re.compile(r"\S*\d\S*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ def _xlbel_file(path: Path) -> Iterator[Query]:
 
 
 def _gold_id(text: str) -> str | None:
-    """A CURIE; what else looks like an id (`CL449350`, provisional in the UMLS; `90058`) is taken for one of the UMLS."""
+    """A CURIE; any other word with a digit (real files hold `CL449350` and `90058`) is taken for an id of the UMLS."""
     if curie := normalize_concept_id(text):
         return curie
     return f"UMLS:{text}" if _LOCAL_ID.fullmatch(text) else None

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from bioelx_mcp import __version__
+from bioelx_mcp.errors import UsageError
 from bioelx_mcp.evaluation.datasets import Query
 from bioelx_mcp.evaluation.metrics import RECALL_AT, Outcome, average, first_right, summarize
 from bioelx_mcp.linker import Linker
+from bioelx_mcp.retriever import check_mention
 from bioelx_mcp.schema import Candidate
 
 _CHUNK = 256
@@ -25,14 +27,18 @@ def evaluate_retrieval(
     limit: int = max(RECALL_AT),
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Recall and MRR of `Linker.search`, by language and averaged, as a JSON-able result."""
+    """Recall and MRR of `Linker.search`, by language and averaged, as a JSON-able result.
+
+    A mention that cannot be searched (it is too long) counts as missed.
+    """
     outcomes: list[Outcome] = []
     started = time.perf_counter()
     for start in range(0, len(queries), _CHUNK):
         chunk = queries[start : start + _CHUNK]
-        for query, candidates in zip(
-            chunk, linker.search([q.mention for q in chunk], limit), strict=True
-        ):
+        searchable = [q.mention for q in chunk if _searchable(q)]
+        found = iter(linker.search(searchable, limit))
+        for query in chunk:
+            candidates = next(found) if _searchable(query) else []
             predicted = [_ids(linker, candidate) for candidate in candidates]
             covered = any(linker.concept(gold) is not None for gold in query.gold)
             outcomes.append(Outcome(query.language, first_right(predicted, query.gold), covered))
@@ -54,6 +60,14 @@ def evaluate_retrieval(
         "commit": _commit(),
         "hardware": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
     }
+
+
+def _searchable(query: Query) -> bool:
+    try:
+        check_mention(query.mention.text)
+    except UsageError:
+        return False
+    return True
 
 
 def _ids(linker: Linker, candidate: Candidate) -> frozenset[str]:
