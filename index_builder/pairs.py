@@ -113,6 +113,7 @@ class PairSampler:
         self._cross = cross_lingual
         self._seed = seed
         weights = _language_weights(names, exponent)
+        self.concepts = len(concepts)  # that pairs can be drawn of
         self._cumulative = np.concatenate([[0.0], np.cumsum(weights)])
         self._starts = np.searchsorted(names.concept, concepts, side="left")
         self._ends = np.searchsorted(names.concept, concepts, side="right")

@@ -45,6 +45,8 @@ def train_encoder(names: Names, config: TrainConfig, directory: Path, progress: 
         exponent=config.language_exponent,
         seed=config.seed,
     )
+    # No more pairs than concepts: of a few concepts the miner's triplets would grow with the cube of the batch.
+    pairs = min(config.batch_pairs, sampler.concepts)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     base = directory / "base"
     if not base.exists():
@@ -73,7 +75,7 @@ def train_encoder(names: Names, config: TrainConfig, directory: Path, progress: 
             rate = config.learning_rate * _schedule(step, config)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            first, second = sampler.sample_pairs(step, config.batch_pairs)
+            first, second = sampler.sample_pairs(step, pairs)
             rows = np.concatenate([first, second])
             ids, mask = tokenize(tokenizer, training.text(rows), config.max_length)
             with mixed:
