@@ -61,7 +61,7 @@ class AliasIndex:
             database = lancedb.connect(layout.tables(index_id))
             concepts = database.open_table(CONCEPTS_TABLE).to_arrow()
             self._table = database.open_table(ALIASES_TABLE)
-            columns = self._table.search().select(_IN_MEMORY).with_row_id(True).to_arrow()
+            columns = self._scan(_IN_MEMORY)
         except Exception as error:  # lancedb raises RuntimeError, ValueError, OSError and its own
             raise InvalidArtifactError(
                 f"the tables of {path} cannot be read ({error}): {self._rebuild}"
@@ -75,6 +75,12 @@ class AliasIndex:
                 f"{path} holds {aliases} aliases of {concepts} concepts, its manifest promises "
                 f"{self.manifest.aliases} of {self.manifest.concepts}: {self._rebuild}"
             )
+
+    def _scan(self, columns: list[str]) -> pa.Table:
+        """Columns of all aliases in the order of the table, with `_rowid`."""
+        rows = self._table.search().select(columns).with_row_id(True).to_arrow()
+        ids = rows["_rowid"].to_numpy()
+        return rows if np.all(ids[:-1] < ids[1:]) else rows.sort_by("_rowid")
 
     def _load(self, columns: pa.Table, concepts: pa.Table) -> None:
         self._row_ids = columns["_rowid"].to_numpy()
@@ -98,13 +104,7 @@ class AliasIndex:
         )
         self._vectors: NDArray[np.float32] | None = None
         if self.manifest.dense_index == "exact":
-            flat = (
-                self._table.search()
-                .select(["vector"])
-                .to_arrow()["vector"]
-                .combine_chunks()
-                .flatten()
-            )
+            flat = self._scan(["vector"])["vector"].combine_chunks().flatten()
             matrix = flat.to_numpy(zero_copy_only=False).astype(np.float32)
             self._vectors = matrix.reshape(-1, self.manifest.encoder.dimension)
 
