@@ -95,15 +95,15 @@ def demo() -> None:
     from bioelx_mcp.demo import demo_table, link_demo
 
     linker = _open(None)
-    console = Console(soft_wrap=False)
+    console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(demo_table(link_demo(linker)))
-    console.print(
-        f"\nIndex {linker.manifest.index_id}: {linker.manifest.concepts} concepts, "
-        f"{linker.manifest.aliases} aliases, {len(linker.manifest.languages)} languages, offline.\n\n"
+    manifest = linker.manifest
+    typer.echo(
+        f"\nIndex {manifest.index_id}: {manifest.concepts} concepts, {manifest.aliases} aliases, "
+        f"{len(manifest.languages)} languages, offline.\n\n"
         "Connect an agent:  claude mcp add bioelx-mcp -- bioelx-mcp serve\n"
         "Other clients:     bioelx-mcp mcp-config --client claude-desktop|cursor|vscode|codex\n"
-        "Your own names:    bioelx-mcp build-index --source table=NAMES.tsv --out DIR",
-        highlight=False,
+        "Your own names:    bioelx-mcp build-index --source table=NAMES.tsv --out DIR --encoder starter"
     )
 
 
