@@ -95,7 +95,9 @@ def demo() -> None:
     from bioelx_mcp.demo import demo_table, link_demo
 
     linker = _open(None)
-    console = Console(width=None if sys.stdout.isatty() else 120)
+    console = Console()
+    if not console.is_terminal:
+        console.width = max(console.width, 130)
     console.print(demo_table(link_demo(linker)))
     manifest = linker.manifest
     typer.echo(
