@@ -187,9 +187,7 @@ def rank(
     linker = _open(index, ranker_url)
     (given,) = read_mentions([mention], context)
     if candidate:
-        found = [linker.candidate(mention, id) for id in candidate]
-        distinct = {one.concept_id: one for one in found}
-        ranking = linker.rank([(given, list(distinct.values()))])[0]
+        ranking = linker.rank([(given, linker.candidates(mention, candidate))])[0]
     else:
         ranking = linker.link([given])[0]
     warn_degraded([ranking])

@@ -8,6 +8,11 @@ BioelxError                  1
 └── RankerBackendError       6  the ranker's server cannot be reached or answers nonsense
 """
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
 
 class BioelxError(Exception):
     """Base of every error raised on purpose; the message says what, the value and the mend."""
@@ -50,3 +55,11 @@ class RankerBackendError(BioelxError):
     def __init__(self, message: str, *, silent: bool = False) -> None:
         super().__init__(message)
         self.silent = silent
+
+
+def problems(error: "ValidationError") -> list[tuple[str, str]]:
+    """(dotted place, what is wrong there) for each problem that pydantic found, in its order."""
+    return [
+        (".".join(str(part) for part in problem["loc"]), problem["msg"])
+        for problem in error.errors(include_url=False)
+    ]

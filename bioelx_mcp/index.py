@@ -28,7 +28,7 @@ from bioelx_mcp.text import character_grams, normalize_concept_id
 Rows = NDArray[np.int64]
 Similarities = NDArray[np.float32]
 
-PROBE_COSINE = 0.99  # int8 kernels differ a little between processors
+PROBE_COSINE = 0.99  # kernels differ a little between processors
 _IN_MEMORY = ["concept", "text", "normalized", "language", "kind", "source", "key"]
 
 

@@ -90,6 +90,11 @@ class Linker:
         row = self._index.find_concept(concept_id)
         return [] if row is None else self._index.names(row)
 
+    def candidates(self, mention: str, concept_ids: Iterable[str]) -> list[Candidate]:
+        """Concepts as candidates for a mention, each once, in the order given; see `candidate`."""
+        found = [self.candidate(mention, concept_id) for concept_id in concept_ids]
+        return list({one.concept_id: one for one in found}.values())
+
     def candidate(self, mention: str, concept_id: str) -> Candidate:
         """A concept as candidate for a mention, as if it had been searched for by its id.
 

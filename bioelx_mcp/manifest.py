@@ -14,7 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from bioelx_mcp.errors import InvalidArtifactError, MissingArtifactError
+from bioelx_mcp.errors import InvalidArtifactError, MissingArtifactError, problems
 from bioelx_mcp.text import TEXT_VERSION
 
 SCHEMA_VERSION = 1
@@ -177,11 +177,8 @@ def read_manifest(layout: IndexLayout) -> Manifest:
     try:
         return Manifest.model_validate(raw)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise InvalidArtifactError(
-            f"{layout.manifest}: {where}: {first['msg']}: {build}"
-        ) from error
+        where, what = problems(error)[0]
+        raise InvalidArtifactError(f"{layout.manifest}: {where}: {what}: {build}") from error
 
 
 def encoder_checksum(directory: Path) -> str:

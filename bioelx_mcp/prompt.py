@@ -13,9 +13,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from bioelx_mcp.errors import InvalidArtifactError, MissingArtifactError
+from bioelx_mcp.errors import InvalidArtifactError, MissingArtifactError, problems
 from bioelx_mcp.schema import Concept, Mention
-from bioelx_mcp.text import mark_mention
+from bioelx_mcp.text import find_mention, mark_mention
 
 _HERE = Path(__file__).parent
 # Inside the wheel the prompts lie in the package; in a checkout they are its neighbour.
@@ -86,10 +86,8 @@ def load_prompt(name: str) -> Prompt:
     try:
         prompt = Prompt.model_validate(raw)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise InvalidArtifactError(
-            f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}"
-        ) from error
+        where, what = problems(error)[0]
+        raise InvalidArtifactError(f"{path}: {where}: {what}") from error
     for field, known_names in _FIELDS.items():
         if unknown := set(_PLACEHOLDER.findall(getattr(prompt, field))) - known_names:
             raise InvalidArtifactError(
@@ -104,14 +102,9 @@ def load_prompt(name: str) -> Prompt:
 def render_query(prompt: Prompt, mention: Mention) -> str:
     """What all candidates of a mention share: prefix, instruction, and the mention marked in its context."""
     context, start = _window(mention, prompt.max_context)
-    before, name, after = _split(context, mention.text, start)
-    marks = prompt.marks
-    marked = mark_mention(
-        neutralize(before, marks) + neutralize(name, marks) + neutralize(after, marks),
-        neutralize(name, marks),
-        len(neutralize(before, marks)),
-        marks=marks,
-    )
+    parts = _split(context, mention.text, start)
+    before, name, after = (neutralize(part, prompt.marks) for part in parts)
+    marked = mark_mention(before + name + after, name, len(before), marks=prompt.marks)
     return prompt.prefix + _fill(prompt.query, instruction=prompt.instruction, context=marked)
 
 
@@ -160,14 +153,9 @@ def _fill(template: str, **values: str) -> str:
 
 def _window(mention: Mention, most: int) -> tuple[str, int | None]:
     """At most `most` characters of the context, the mention in the middle, and its place there."""
-    context, start = mention.context, mention.start
+    context = mention.context
+    start = find_mention(context, mention.text, mention.start)
     most = max(most, len(mention.text))
-    if start is None or context[start : start + len(mention.text)] != mention.text:
-        found = context.find(mention.text)
-        if found < 0:
-            match = re.search(re.escape(mention.text), context, re.IGNORECASE)
-            found = match.start() if match else -1
-        start = found if found >= 0 else None
     if len(context) <= most:
         return context, start
     middle = start or 0

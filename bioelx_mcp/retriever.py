@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from bioelx_mcp.errors import UsageError
 from bioelx_mcp.index import AliasIndex, Rows, Similarities
 from bioelx_mcp.schema import AliasHit, Candidate, Channel, Mention
-from bioelx_mcp.text import MAX_NAME_LENGTH, character_grams, normalize_alias
+from bioelx_mcp.text import MAX_NAME_LENGTH, character_grams, has_surrogate, normalize_alias
 
 MAX_CANDIDATES = 1000
 # Share of the cosine in the fused score, and what the cosine is worth where spelling says little. Both were
@@ -47,7 +47,7 @@ def check_mention(text: str) -> None:
         raise UsageError(
             f"the mention has {len(text)} characters, at most {MAX_NAME_LENGTH} can be searched: {text[:40]!r}..."
         )
-    if any("\ud800" <= char <= "\udfff" for char in text):
+    if has_surrogate(text):
         raise UsageError(f"the mention holds a lone surrogate, no Unicode character: {text!a}")
 
 

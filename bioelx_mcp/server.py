@@ -213,9 +213,8 @@ def _rank_item(linker: "Linker", item: RankItem, limit: int, rankers: set[str]) 
     mention = Mention(item.mention, item.context)
     try:
         if item.candidates:
-            given = [linker.candidate(item.mention, id) for id in item.candidates]
-            distinct = {candidate.concept_id: candidate for candidate in given}
-            ranking: Ranking = linker.rank([(mention, list(distinct.values()))])[0]
+            given = linker.candidates(item.mention, item.candidates)
+            ranking: Ranking = linker.rank([(mention, given)])[0]
         else:
             ranking = linker.link([mention], SEARCHED_FOR_RANKING)[0]
     except BioelxError as error:

@@ -16,7 +16,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from bioelx_mcp.errors import UsageError
+from bioelx_mcp.errors import UsageError, problems
 
 APP = "bioelx-mcp"
 
@@ -80,8 +80,7 @@ def load_settings(**arguments: Any) -> Settings:
     try:
         return Settings(**{key: value for key, value in arguments.items() if value is not None})
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        name = ".".join(str(part) for part in first["loc"])
-        raise UsageError(f"setting {name} (BIOELX_{name.upper()}): {first['msg']}") from error
+        name, what = problems(error)[0]
+        raise UsageError(f"setting {name} (BIOELX_{name.upper()}): {what}") from error
     except ValueError as error:  # the file is no TOML
         raise UsageError(f"{_config_file()} cannot be read: {error}") from error

@@ -24,6 +24,7 @@ _TO_SIMPLIFIED = OpenCC("t2s")
 _TO_HIRAGANA = {ord(kana): ord(kana) - 0x60 for kana in map(chr, range(0x30A1, 0x30F7))}
 _ID = re.compile(r"(?P<prefix>[A-Za-z][A-Za-z0-9.]*)[:_](?P<local>[A-Za-z0-9][A-Za-z0-9.-]*)")
 _MIXED_CASE = {"NCBITAXON": "NCBITaxon"}  # prefixes that are not written in capitals
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _CUI = re.compile(r"[Cc]\d{7}")
 
 
@@ -80,6 +81,25 @@ def normalize_concept_id(text: str) -> str | None:
     return f"{_MIXED_CASE.get(prefix, prefix)}:{local.upper() if _CUI.fullmatch(local) else local}"
 
 
+def has_surrogate(text: str) -> bool:
+    """Whether the text holds a lone surrogate: no Unicode character, or a byte that was no UTF-8."""
+    return not text.isascii() and _SURROGATE.search(text) is not None
+
+
+def find_mention(context: str, mention: str, start: int | None = None) -> int | None:
+    """Where the mention stands: at `start` if it does, else its first occurrence, compared without case at last.
+
+    None where the context lacks it.
+    """
+    if start is not None and context[start : start + len(mention)] == mention:
+        return start
+    found = context.find(mention)
+    if found >= 0:
+        return found
+    match = re.search(re.escape(mention), context, re.IGNORECASE)
+    return match.start() if match else None
+
+
 def mark_mention(
     context: str, mention: str, start: int | None = None, *, marks: tuple[str, str]
 ) -> str:
@@ -89,13 +109,9 @@ def mark_mention(
     one, compared without case; a context that lacks the mention is put behind it.
     """
     left, right = marks
-    if start is None or context[start : start + len(mention)] != mention:
-        start = context.find(mention)
-        if start < 0:
-            found = re.search(re.escape(mention), context, re.IGNORECASE)
-            start = found.start() if found else -1
-    if start < 0:
+    place = find_mention(context, mention, start)
+    if place is None:
         marked = f"{left}{mention}{right}"
         return f"{marked} {context}" if context else marked
-    end = start + len(mention)
-    return f"{context[:start]}{left}{context[start:end]}{right}{context[end:]}"
+    end = place + len(mention)
+    return f"{context[:place]}{left}{context[place:end]}{right}{context[end:]}"

@@ -7,6 +7,7 @@ the directory of the file. A stage's fingerprint is a hash of all that its outpu
 import hashlib
 import json
 import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -21,9 +22,12 @@ from pydantic import (
     model_validator,
 )
 
-from bioelx_mcp.errors import UsageError
+from bioelx_mcp.errors import UsageError, problems
 from bioelx_mcp.manifest import SCHEMA_VERSION
 from bioelx_mcp.text import TEXT_VERSION
+
+Report = Callable[[int, int, str], None]
+"""How a stage tells its progress: done, total, what is to be seen."""
 
 STARTER = "starter"
 STARTER_ENCODER = Path(__file__).parent / "starter" / "encoder"
@@ -161,11 +165,8 @@ class BuildConfig(_Model):
         try:
             return cls.model_validate(data)
         except ValidationError as error:
-            problems = "; ".join(
-                f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}"
-                for e in error.errors(include_url=False)
-            )
-            raise UsageError(f"{origin}: {problems}") from error
+            told = "; ".join(f"{where}: {what}" for where, what in problems(error))
+            raise UsageError(f"{origin}: {told}") from error
 
     @property
     def layout(self) -> "BuildLayout":

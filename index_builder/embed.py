@@ -3,7 +3,7 @@
 vectors/00000.arrow   one float16 vector column; rows are those of tables/aliases.parquet, SHARD_ROWS a file
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from bioelx_mcp.encoder import Encoder
 from bioelx_mcp.manifest import vector_field
+from index_builder.config import Report
 
 SHARD_ROWS = 50_000
-Progress = Callable[[int, int, str], None]  # done, total, what is to be seen
 
 
-def embed_aliases(aliases: Path, encoder: Encoder, directory: Path, progress: Progress) -> None:
+def embed_aliases(aliases: Path, encoder: Encoder, directory: Path, progress: Report) -> None:
     """Encode the `text` column of an aliases table, each distinct text of a shard once."""
     directory.mkdir(parents=True, exist_ok=True)
     texts = pq.read_table(aliases, columns=["text"])["text"]

@@ -85,12 +85,11 @@ def load_model(
     if config.base_model.startswith(SCRATCH):
         return _from_scratch(config, names)
     try:
-        encoder, tokenizer = reload_model(config.base_model, config.pooling)
+        return reload_model(config.base_model, config.pooling)
     except (OSError, ValueError) as error:
         raise UsageError(
             f"base model {config.base_model!r} cannot be loaded: {str(error).splitlines()[0]}"
         ) from error
-    return encoder, tokenizer
 
 
 def _from_scratch(

@@ -32,14 +32,13 @@ from bioelx_mcp.manifest import (
     encoder_checksum,
     write_atomically,
 )
-from index_builder.config import BuildConfig, SourceConfig, file_stats, fingerprint
+from index_builder.config import BuildConfig, Report, SourceConfig, file_stats, fingerprint
 from index_builder.embed import embed_aliases
 from index_builder.materialize import materialize_index, read_whole_manifest
 from index_builder.sources import Source, open_source
 from index_builder.tables import ALIASES_FILE, build_tables
 
 STAGE_FILE = "stage.json"
-Report = Callable[[int, int, str], None]  # done, total, what is to be seen
 
 
 def build_index(config: BuildConfig) -> Manifest:

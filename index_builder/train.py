@@ -8,7 +8,6 @@ training/model/           the trained model and tokenizer, in the hub's layout; 
 
 import json
 import shutil
-from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerFast
 
 from bioelx_mcp.manifest import write_atomically
-from index_builder.config import TrainConfig
+from index_builder.config import Report, TrainConfig
 from index_builder.losses import make_loss
 from index_builder.model import (
     TextEncoder,
@@ -31,12 +30,11 @@ from index_builder.model import (
 )
 from index_builder.pairs import Names, PairSampler, sample_texts, split_concepts
 
-Progress = Callable[[int, int, str], None]  # done, total, what is to be seen
 _LOG_EVERY = 20
 _TOKENIZER_NAMES = 500_000  # names that a tokenizer from scratch learns from
 
 
-def train_encoder(names: Names, config: TrainConfig, directory: Path, progress: Progress) -> Path:
+def train_encoder(names: Names, config: TrainConfig, directory: Path, progress: Report) -> Path:
     """Train (or go on training) in `directory`; the directory of the trained model comes back."""
     training, validation = split_concepts(names, config.validation_concepts, config.seed)
     sampler = PairSampler(

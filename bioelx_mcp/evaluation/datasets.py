@@ -7,11 +7,9 @@ from pathlib import Path
 
 from bioelx_mcp.errors import UsageError
 from bioelx_mcp.schema import Mention
-from bioelx_mcp.text import normalize_concept_id
+from bioelx_mcp.text import has_surrogate, normalize_concept_id
 
-_NOT_UTF8 = re.compile("[\ud800-\udfff]")
 _TARGET = re.compile(r"<tgt>(.*?)</tgt>", re.DOTALL)
-
 _LOCAL_ID = re.compile(r"\S*\d\S*")
 
 
@@ -51,7 +49,7 @@ def _xlbel_file(path: Path) -> Iterator[Query]:
             where = f"{path}:{number}"
             fields = line.rstrip("\r\n").split("||", 2)
             gold = [_gold_id(part) for part in fields[0].split("|")]
-            if len(fields) < 2 or None in gold or not fields[1].strip() or _NOT_UTF8.search(line):
+            if len(fields) < 2 or None in gold or not fields[1].strip() or has_surrogate(line):
                 raise UsageError(
                     f"{where}: not of the form CUI[|CUI]||mention[||context] in UTF-8: {line[:80]!a}"
                 )

@@ -35,10 +35,11 @@ def evaluate_retrieval(
     started = time.perf_counter()
     for start in range(0, len(queries), _CHUNK):
         chunk = queries[start : start + _CHUNK]
-        searchable = [q.mention for q in chunk if _searchable(q)]
-        found = iter(linker.search(searchable, limit))
-        for query in chunk:
-            candidates = next(found) if _searchable(query) else []
+        searchable = [_searchable(query) for query in chunk]
+        mentions = [query.mention for query, fine in zip(chunk, searchable, strict=True) if fine]
+        found = iter(linker.search(mentions, limit))
+        for query, fine in zip(chunk, searchable, strict=True):
+            candidates = next(found) if fine else []
             predicted = [_ids(linker, candidate) for candidate in candidates]
             covered = any(linker.concept(gold) is not None for gold in query.gold)
             outcomes.append(Outcome(query.language, first_right(predicted, query.gold), covered))

@@ -2,7 +2,7 @@
 
 from pydantic import ValidationError
 
-from bioelx_mcp.errors import UsageError
+from bioelx_mcp.errors import UsageError, problems
 from index_builder.config import SourceConfig
 from index_builder.sources.base import Record, Rejects, Source
 from index_builder.sources.obo import OboSource
@@ -31,8 +31,7 @@ def open_source(config: SourceConfig) -> Source:
     try:
         source = REGISTRY[config.kind](path=config.path, **config.options)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise UsageError(f"source {config.kind}={config.path}: {where}: {first['msg']}") from error
+        where, what = problems(error)[0]
+        raise UsageError(f"source {config.kind}={config.path}: {where}: {what}") from error
     source.check()
     return source

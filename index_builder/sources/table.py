@@ -2,7 +2,6 @@
 
 import csv
 import gzip
-import re
 import zlib
 from collections.abc import Iterable, Iterator
 from itertools import count
@@ -14,6 +13,7 @@ import pyarrow.parquet
 
 from bioelx_mcp.errors import UsageError
 from bioelx_mcp.schema import ALIAS_KINDS, Alias, AliasKind, Concept
+from bioelx_mcp.text import has_surrogate
 from index_builder.sources.base import Record, Rejects, Source
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ USUAL_NAMES: dict[str, tuple[str, ...]] = {
     "alt_ids": ("alt_ids", "alt_cuis"),
 }
 CONCEPT_COLUMNS = ("preferred_name", "semantic_types", "definition", "xrefs", "alt_ids")
-_NOT_UTF8 = re.compile("[\ud800-\udfff]")
 _UNREADABLE = (pa.ArrowInvalid, OSError, EOFError, zlib.error, csv.Error)
 DELIMITERS = {".tsv": "\t", ".txt": "\t", ".csv": ","}
 
@@ -142,7 +141,7 @@ class TableSource(Source):
                     rejects.add(reason, f"{self.path}:{number}", cells)
                     continue
                 row = {role: cells[place] for role, place in places.items()}
-                if any(not cell.isascii() and _NOT_UTF8.search(cell) for cell in row.values()):
+                if any(map(has_surrogate, row.values())):
                     rejects.add("not UTF-8", f"{self.path}:{number}", cells)
                     continue
                 yield number, row
