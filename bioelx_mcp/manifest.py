@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from bioelx_mcp.errors import InvalidArtifactError, MissingArtifactError, problems
 from bioelx_mcp.text import TEXT_VERSION
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 CONCEPTS_TABLE = "concepts"
 ALIASES_TABLE = "aliases"
 
@@ -29,6 +29,10 @@ CONCEPTS_SCHEMA = pa.schema(
         pa.field("definition", pa.string(), nullable=False),
         pa.field("xrefs", pa.list_(pa.string()), nullable=False),
         pa.field("alt_ids", pa.list_(pa.string()), nullable=False),
+        pa.field("parents", pa.list_(pa.string()), nullable=False),  # concepts of the same index
+        pa.field(
+            "popularity", pa.int32(), nullable=False
+        ),  # Wikipedia pages and the like; 0: unknown
     ]
 )
 ALIASES_SCHEMA = pa.schema(
@@ -40,6 +44,12 @@ ALIASES_SCHEMA = pa.schema(
         pa.field("kind", pa.string(), nullable=False),  # one of schema.ALIAS_KINDS
         pa.field("source", pa.string(), nullable=False),  # `|`-joined where several sources agree
         pa.field("license", pa.string(), nullable=False),
+        pa.field(
+            "disambiguation", pa.string(), nullable=False
+        ),  # "element" of the title "Mercury (element)"
+        pa.field(
+            "homonyms", pa.int32(), nullable=False
+        ),  # further concepts of the same normalised name
     ]
 )
 KEY_FIELD = pa.field("key", pa.int64(), nullable=False)  # alias_key(normalized)

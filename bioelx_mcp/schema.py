@@ -4,11 +4,11 @@ Plain frozen values without behaviour; the Arrow schemas of the two index tables
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 Channel = Literal["id", "exact", "lexical", "dense"]
-AliasKind = Literal["preferred", "synonym", "translation"]
-ALIAS_KINDS: tuple[AliasKind, ...] = ("preferred", "synonym", "translation")
+AliasKind = Literal["preferred", "synonym", "translation", "related", "broad", "narrow"]
+ALIAS_KINDS: tuple[AliasKind, ...] = get_args(AliasKind)  # the nearer to the concept, the earlier
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,10 @@ class Mention:
 
 @dataclass(frozen=True, slots=True)
 class Concept:
-    """An entry of the knowledge base. `alt_ids` are further ids of the same thing, answered for as well."""
+    """An entry of the knowledge base. `alt_ids` are further ids of the same thing, answered for as well.
+
+    `parents` are the ids of broader concepts; `popularity` counts Wikipedia pages and the like, 0 if unknown.
+    """
 
     concept_id: str
     preferred_name: str
@@ -33,6 +36,8 @@ class Concept:
     definition: str = ""
     xrefs: tuple[str, ...] = ()
     alt_ids: tuple[str, ...] = ()
+    parents: tuple[str, ...] = ()
+    popularity: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,228 +1,340 @@
-"""Sources to two tables: concepts and aliases, merged, deduplicated, sorted; bad rows set aside.
+"""Staged sources to two tables: concepts and aliases, merged, deduplicated, sorted.
 
-    tables/concepts.parquet   manifest.CONCEPTS_SCHEMA, sorted by concept_id
-    tables/aliases.parquet    manifest.ALIASES_SCHEMA, sorted by concept, kind, language, text
-    tables/report.json        counts by source, language, licence; rejected rows by reason, with examples
-Equal inputs give equal files. Of aliases that are equal but for spelling the first source's stays.
+DIR/concepts.parquet   manifest.CONCEPTS_SCHEMA, sorted by concept_id
+DIR/aliases.parquet    manifest.ALIASES_SCHEMA, sorted by concept, kind, language, text
+DIR/report.json        counts by source, language, licence; homonyms, conflicts, what was set aside
+Equal inputs give equal files. Of aliases that are equal but for spelling the first source's stays. The
+work is done by DuckDB, within a bound of memory and on disk beyond it.
 """
 
 import json
-from collections.abc import Sequence
-from dataclasses import replace
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from bioelx_mcp.errors import UsageError
 from bioelx_mcp.manifest import ALIASES_SCHEMA, CONCEPTS_SCHEMA, write_atomically
-from bioelx_mcp.schema import ALIAS_KINDS, Concept
-from bioelx_mcp.text import MAX_NAME_LENGTH, normalize_alias, normalize_concept_id
-from index_builder.sources import Rejects, Source
+from bioelx_mcp.schema import ALIAS_KINDS
+from index_builder.config import MergeConfig
+from index_builder.identity import merge_ids
+from index_builder.staging import STAGED_ALIASES, STAGED_CONCEPTS, Staged
 
 CONCEPTS_FILE = "concepts.parquet"
 ALIASES_FILE = "aliases.parquet"
 REPORT_FILE = "report.json"
-_CHUNK = 200_000
-_COLUMNS = ("concept_id", "text", "normalized", "language", "kind", "source", "license")
-_NO_TEXT = "name without a letter or digit"
+_ROW_GROUP = 100_000
+_EXAMPLES = 20
+_ORIGIN_BITS = 40  # an alias's place is origin * 2 ** 40 + row: all sources in one order
 
 
-class _Aliases:
-    """Aliases in order of arrival, packed into Arrow as they come."""
-
-    def __init__(self) -> None:
-        self._rows: list[tuple[str, ...]] = []
-        self._chunks: list[pa.Table] = []
-
-    def add(self, *row: str) -> None:
-        self._rows.append(row)
-        if len(self._rows) >= _CHUNK:
-            self._pack()
-
-    def _pack(self) -> None:
-        columns = list(zip(*self._rows, strict=True)) or [()] * len(_COLUMNS)
-        self._chunks.append(
-            pa.table({n: pa.array(c, pa.string()) for n, c in zip(_COLUMNS, columns, strict=True)})
-        )
-        self._rows = []
-
-    def table(self) -> pa.Table:
-        self._pack()
-        return pa.concat_tables(self._chunks)
-
-
-def build_tables(sources: Sequence[Source], directory: Path) -> dict[str, Any]:
-    """Read every source and write the two tables and the report; the report is returned.
+def build_tables(
+    sources: Sequence[Staged], directory: Path, config: MergeConfig | None = None
+) -> dict[str, Any]:
+    """Merge staged sources into the two tables and the report; the report is returned.
 
     Raises:
-        UsageError: a source cannot be read, or no alias is left.
+        UsageError: no alias is left.
     """
-    rejects = Rejects()
-    concepts: dict[str, Concept] = {}
-    aliases = _Aliases()
-    for source in sources:
-        _read(source, concepts, aliases, rejects)
-    merged = _merge(aliases.table())
-    if merged.num_rows == 0:
-        paths = ", ".join(str(source.path) for source in sources)
-        raise UsageError(
-            f"no alias is left of {paths}; rejected: {dict(rejects.counts) or 'nothing'}"
-        )
-    concept_table = _concept_table(concepts, merged)
-    ids = concept_table["concept_id"].combine_chunks()
-    alias_table = pa.table(
-        [
-            pc.index_in(merged["concept_id"], ids),
-            *(merged[field.name] for field in list(ALIASES_SCHEMA)[1:]),
-        ],
-        schema=ALIASES_SCHEMA,
-    )
-    report = _report(alias_table, concept_table, rejects)
+    config = config or MergeConfig()
     directory.mkdir(parents=True, exist_ok=True)
-    pq.write_table(concept_table, directory / CONCEPTS_FILE, compression="zstd")
-    pq.write_table(alias_table, directory / ALIASES_FILE, compression="zstd")
-    write_atomically(
-        directory / REPORT_FILE, json.dumps(report, indent=1, ensure_ascii=False) + "\n"
-    )
-    return report
+    scratch = directory / "scratch"
+    settings: dict[str, str | bool | int | float | list[str]] = {
+        "memory_limit": f"{config.memory_mb}MB",
+        "temp_directory": str(scratch),
+        "preserve_insertion_order": "false",
+    }
+    try:
+        with duckdb.connect(config=settings) as database:
+            merge = _Merge(database, sources, config)
+            return merge.write(directory)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _read(
-    source: Source, concepts: dict[str, Concept], aliases: _Aliases, rejects: Rejects
-) -> None:
-    origin = str(source.path)
-    for record in source.read(rejects):
-        concept_id = normalize_concept_id(record.concept_id)
-        if concept_id is None:
-            rejects.add("concept_id is no CURIE", origin, record.concept_id)
-        elif isinstance(record, Concept):
-            record = replace(
-                record,
-                concept_id=concept_id,
-                preferred_name=" ".join(record.preferred_name.split()),
+class _Merge:
+    """The steps of one merge, each a table of a database in memory."""
+
+    def __init__(
+        self, database: duckdb.DuckDBPyConnection, sources: Sequence[Staged], config: MergeConfig
+    ) -> None:
+        self._db = database
+        self._sources = sources
+        self._config = config
+
+    def write(self, directory: Path) -> dict[str, Any]:
+        self._read("staged_names", "aliases", STAGED_ALIASES)
+        self._read("staged_facts", "concepts", STAGED_CONCEPTS)
+        conflicts = self._identify()
+        self._merge_names()
+        self._merge_facts()
+        (aliases,) = self._row("SELECT count(*) FROM names")
+        if aliases == 0:
+            rejected = sum((staged.counts() for staged in self._sources), Counter[str]())
+            paths = ", ".join(str(staged.source.path) for staged in self._sources)
+            raise UsageError(
+                f"no alias is left of {paths}; set aside: {dict(rejected) or 'nothing'}"
             )
-            known = concepts.get(concept_id)
-            concepts[concept_id] = _join(known, record) if known else record
-            if record.preferred_name:
-                preferred = (record.preferred_name, "", "preferred", source.label, source.license)
-                _add(aliases, rejects, origin, concept_id, *preferred)
-        else:
-            text = " ".join(record.text.split())
-            told = (text, record.language, record.kind, record.source, record.license)
-            _add(aliases, rejects, origin, concept_id, *told)
-
-
-def _add(
-    aliases: _Aliases, rejects: Rejects, origin: str, concept_id: str, text: str, *rest: str
-) -> None:
-    """Keep an alias, or set it aside with the reason."""
-    if len(text) > MAX_NAME_LENGTH:
-        rejects.add(f"name over {MAX_NAME_LENGTH} characters", origin, [concept_id, text])
-    elif normalized := normalize_alias(text):
-        aliases.add(concept_id, text, normalized, *rest)
-    else:
-        rejects.add(_NO_TEXT, origin, [concept_id, text])
-
-
-def _join(first: Concept, second: Concept) -> Concept:
-    """What the first source says stands; the second fills gaps and adds to the lists."""
-    return replace(
-        first,
-        preferred_name=first.preferred_name or second.preferred_name,
-        definition=first.definition or second.definition,
-        semantic_types=first.semantic_types or second.semantic_types,
-        xrefs=tuple(dict.fromkeys(first.xrefs + second.xrefs)),
-        alt_ids=tuple(dict.fromkeys(first.alt_ids + second.alt_ids)),
-    )
-
-
-def _merge(rows: pa.Table) -> pa.Table:
-    """One row for each (concept, normalised text, language), sorted; sources and licences are joined."""
-    kinds = pa.array(ALIAS_KINDS, pa.string())
-    texts = rows["text"]
-    rows = rows.append_column("order", pa.array(range(rows.num_rows), pa.int64()))
-    rows = rows.append_column("rank", pc.index_in(rows["kind"], kinds))
-    keys = ["concept_id", "normalized", "language"]
-    # A preferred name comes without a language: it counts where no alias says it in one.
-    told = pc.not_equal(rows["language"], "")
-    said = pc.unique(_pair_keys(rows.filter(told)))
-    rows = rows.filter(pc.or_(told, pc.invert(pc.is_in(_pair_keys(rows), said))))
-    grouped = rows.group_by(keys, use_threads=False).aggregate(
-        [("order", "min"), ("rank", "min"), ("source", "distinct"), ("license", "distinct")]
-    )
-    merged = grouped.append_column("text", pc.take(texts, grouped["order_min"]))
-    merged = merged.append_column("kind", pc.take(kinds, merged["rank_min"]))
-    for name in ("source", "license"):
-        merged = merged.append_column(name, _joined(merged[f"{name}_distinct"]))
-    order = [
-        ("concept_id", "ascending"),
-        ("rank_min", "ascending"),
-        ("language", "ascending"),
-        ("text", "ascending"),
-    ]
-    return merged.sort_by(order).select(_COLUMNS)
-
-
-def _pair_keys(rows: pa.Table) -> pa.ChunkedArray:
-    return pc.binary_join_element_wise(rows["concept_id"], rows["normalized"], "\t")
-
-
-def _joined(lists: pa.ChunkedArray) -> pa.Array:
-    """Sorted distinct non-empty values joined with `|`; the combinations are few, so each is made once."""
-    texts = pc.binary_join(lists, "|").dictionary_encode().combine_chunks()
-    clean = [
-        "|".join(sorted({part for part in text.split("|") if part}))
-        for text in texts.dictionary.to_pylist()
-    ]
-    return pc.take(pa.array(clean, pa.string()), texts.indices)
-
-
-def _concept_table(concepts: dict[str, Concept], aliases: pa.Table) -> pa.Table:
-    """A row for every concept that has an alias; an undescribed one is named by its best alias."""
-    best: dict[str, str] = {}
-    for language in ("en", None):
-        wanted = (
-            aliases if language is None else aliases.filter(pc.equal(aliases["language"], language))
+        self._write(directory / CONCEPTS_FILE, CONCEPTS_SCHEMA, "concepts", "row")
+        order = "concept, kind_order, language, text"
+        self._write(directory / ALIASES_FILE, ALIASES_SCHEMA, "aliases", order)
+        report = self._report(conflicts)
+        write_atomically(
+            directory / REPORT_FILE, json.dumps(report, indent=1, ensure_ascii=False) + "\n"
         )
-        for concept_id, text in zip(
-            wanted["concept_id"].to_pylist(), wanted["text"].to_pylist(), strict=True
-        ):
-            best.setdefault(concept_id, text)
-    rows = []
-    for concept_id in sorted(best):
-        concept = concepts.get(concept_id) or Concept(concept_id, "")
-        rows.append(
+        return report
+
+    def _read(self, view: str, what: str, schema: pa.Schema) -> None:
+        """All shards of all sources as one view, with `origin`, the number of the source, and `place`."""
+        columns = ", ".join(field.name for field in schema if field.name != "row")
+        whole = self._db.from_arrow(schema.empty_table())
+        whole = whole.project(f"{columns}, 0 AS origin, row AS place")
+        for origin, staged in enumerate(self._sources):
+            if paths := [str(path) for path in staged.files(what)]:
+                rows = self._db.read_parquet(paths)
+                place = f"{origin} AS origin, {origin << _ORIGIN_BITS} + row AS place"
+                whole = whole.union(rows.project(f"{columns}, {place}"))
+        whole.create_view(view)
+
+    def _identify(self) -> list[tuple[str, str, str, str]]:
+        """Table `identity`: id -> concept_id, for every id that goes by another one; the conflicts."""
+        # Within a source, what states an id of the authority outright goes before what leads to one.
+        outright = " OR ".join(
+            f"starts_with({one}, '{prefix}:')"
+            for one in ("concept_id", "other")
+            for prefix in self._config.id_order[:1]
+        )
+        mappings = self._db.sql(
+            "SELECT concept_id, other FROM "
+            "(SELECT concept_id, unnest(exact) AS other, origin, place FROM staged_facts) "
+            f"WHERE concept_id <> other ORDER BY origin, NOT ({outright or 'true'}), place, other"
+        ).fetchall()
+        found = merge_ids(
+            mappings, self._config.id_order, join_authority=self._config.join_authority
+        )
+        # A retired id that nobody describes goes by the concept that claims it.
+        claims = self._db.sql(
+            "WITH described AS (SELECT DISTINCT concept_id FROM staged_facts "
+            "  WHERE preferred_name <> '' OR definition <> '' OR len(semantic_types) > 0), "
+            "claims AS (SELECT concept_id, unnest(alt_ids) AS other, place FROM staged_facts) "
+            "SELECT other, concept_id FROM claims ANTI JOIN described ON described.concept_id = other "
+            "WHERE other <> claims.concept_id ORDER BY place, other"
+        ).fetchall()
+        for other, owner in claims:
+            found.canonical.setdefault(other, found.canonical.get(owner, owner))
+        changed = [(one, other) for one, other in found.canonical.items() if one != other]
+        table = pa.table(
             {
-                "concept_id": concept_id,
-                "preferred_name": concept.preferred_name or best[concept_id],
-                "semantic_types": list(concept.semantic_types),
-                "definition": concept.definition,
-                "xrefs": list(concept.xrefs),
-                "alt_ids": [normalize_concept_id(other) or other for other in concept.alt_ids],
+                "id": pa.array([one for one, _ in changed], pa.string()),
+                "canonical": pa.array([other for _, other in changed], pa.string()),
             }
         )
-    return pa.Table.from_pylist(rows, schema=CONCEPTS_SCHEMA)
+        self._db.register("identity", table)
+        return found.conflicts
+
+    def _merge_names(self) -> None:
+        """Table `names`: one row for each (concept, normalised text, language); view `said`: every mention of one."""
+        self._run(
+            "CREATE TABLE provenance AS SELECT row_number() OVER (ORDER BY source, license) - 1 AS code, * "
+            "FROM (SELECT DISTINCT source, license FROM staged_names)"
+        )
+        (last,) = self._row("SELECT greatest(count(*) - 1, 0) FROM provenance")
+        self._run(
+            f"""CREATE VIEW said AS
+            SELECT coalesce(identity.canonical, concept_id) AS concept_id, text, normalized, language,
+                list_position({list(ALIAS_KINDS)!r}, kind) AS kind, disambiguation, rank, origin, place, code
+            FROM staged_names JOIN provenance USING (source, license)
+                LEFT JOIN identity ON identity.id = concept_id"""
+        )
+        self._run(
+            f"""CREATE TABLE names AS
+            SELECT concept_id, normalized, language, arg_min(text, place) AS text, min(kind) AS kind,
+                coalesce(arg_min(disambiguation, place) FILTER (disambiguation <> ''), '') AS disambiguation,
+                bitstring_agg(code, 0, {last}) AS codes
+            FROM said GROUP BY ALL"""
+        )
+        # A name without a language counts where no name says the same in one.
+        self._run(
+            """DELETE FROM names AS bare WHERE language = '' AND EXISTS (
+                SELECT 1 FROM names AS told WHERE told.language <> ''
+                AND told.concept_id = bare.concept_id AND told.normalized = bare.normalized)"""
+        )
+        said_by = self._db.sql(
+            "SELECT code, source, license FROM provenance ORDER BY code"
+        ).fetchall()
+        combinations = self._db.sql("SELECT DISTINCT codes, codes::VARCHAR FROM names").fetchall()
+        rows = []
+        for _, bits in combinations:
+            present = [row for row, bit in zip(said_by, bits, strict=True) if bit == "1"]
+            rows.append(
+                (bits, _joined(row[1] for row in present), _joined(row[2] for row in present))
+            )
+        columns = list(zip(*rows, strict=True)) or [(), (), ()]
+        names = ("bits", "source", "license")
+        arrays = [pa.array(column, pa.string()) for column in columns]
+        self._db.register("sayers", pa.table(dict(zip(names, arrays, strict=True))))
+        self._run(
+            """CREATE TABLE homonyms AS SELECT normalized, count(DISTINCT concept_id) AS concepts
+            FROM names GROUP BY normalized HAVING concepts > 1"""
+        )
+
+    def _merge_facts(self) -> None:
+        """Table `concepts`, numbered by `row`: one for each concept that has a name; view `aliases`: the names of these."""
+        self._run(
+            """CREATE TABLE best AS
+            SELECT concept_id, arg_min(text, {
+                'foreign': NOT (language = '' OR language = 'en' OR starts_with(language, 'en-')),
+                'origin': origin, 'kind': kind, 'rank': -rank, 'place': place}) AS preferred_name
+            FROM said GROUP BY concept_id"""
+        )
+        self._run(
+            """CREATE VIEW facts AS
+            SELECT coalesce(identity.canonical, concept_id) AS concept_id, * EXCLUDE (concept_id, id, canonical)
+            FROM staged_facts LEFT JOIN identity ON identity.id = concept_id"""
+        )
+        self._run(
+            """CREATE TABLE links AS
+            SELECT concept_id, what, list(id ORDER BY id) AS ids FROM (
+                SELECT concept_id, 'xrefs' AS what, unnest(xrefs) AS id FROM facts
+                UNION SELECT concept_id, 'alt_ids', unnest(alt_ids) FROM facts
+                UNION SELECT canonical, 'alt_ids', id FROM identity
+                UNION SELECT child, 'parents', coalesce(identity.canonical, parent) FROM (
+                    SELECT concept_id AS child, unnest(parents) AS parent FROM facts
+                ) LEFT JOIN identity ON identity.id = parent
+            )
+            WHERE id <> concept_id AND (what <> 'parents' OR id IN (SELECT concept_id FROM best))
+            GROUP BY concept_id, what"""
+        )
+        self._run(
+            """CREATE TABLE types AS SELECT concept_id, arg_min(types, origin) AS semantic_types FROM (
+                SELECT concept_id, origin, list(DISTINCT type ORDER BY type) AS types
+                FROM (SELECT concept_id, origin, unnest(semantic_types) AS type FROM facts) GROUP BY ALL
+            ) GROUP BY concept_id"""
+        )
+        self._run(
+            """CREATE TABLE told AS SELECT concept_id, max(popularity) AS popularity,
+                arg_min(definition, place) FILTER (definition <> '') AS definition
+            FROM facts GROUP BY concept_id"""
+        )
+        lists = ", ".join(f"coalesce({n}.ids, []) AS {n}" for n in ("xrefs", "alt_ids", "parents"))
+        joins = " ".join(
+            f"LEFT JOIN (SELECT concept_id, ids FROM links WHERE what = '{n}') AS {n} USING (concept_id)"
+            for n in ("xrefs", "alt_ids", "parents")
+        )
+        self._run(
+            f"""CREATE TABLE concepts AS
+            SELECT row_number() OVER (ORDER BY concept_id) - 1 AS row, concept_id, preferred_name,
+                coalesce(semantic_types, []) AS semantic_types, coalesce(definition, '') AS definition,
+                {lists}, coalesce(popularity, 0) AS popularity
+            FROM best LEFT JOIN types USING (concept_id) LEFT JOIN told USING (concept_id) {joins}"""
+        )
+        self._run(
+            f"""CREATE VIEW aliases AS
+            SELECT concepts.row AS concept, text, normalized, language,
+                {list(ALIAS_KINDS)!r}[names.kind] AS kind, names.kind AS kind_order, sayers.source, sayers.license,
+                disambiguation, coalesce(homonyms.concepts - 1, 0) AS homonyms
+            FROM names JOIN concepts USING (concept_id) JOIN sayers ON sayers.bits = codes::VARCHAR
+                LEFT JOIN homonyms USING (normalized)"""
+        )
+
+    def _write(self, path: Path, schema: pa.Schema, view: str, order: str) -> None:
+        """A view in order as Parquet, in row groups of fixed size."""
+        columns = ", ".join(field.name for field in schema)
+        reader = self._db.sql(f"SELECT {columns} FROM {view} ORDER BY {order}").to_arrow_reader(
+            _ROW_GROUP
+        )
+        temporary = path.with_suffix(".new")
+        with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+            for table in _regrouped(reader, schema):
+                writer.write_table(table)
+        temporary.replace(path)
+
+    def _report(self, conflicts: list[tuple[str, str, str, str]]) -> dict[str, Any]:
+        def counts(column: str) -> dict[str, int]:
+            """Aliases of each value; where several are joined, each counts."""
+            rows = self._db.sql(
+                f"SELECT value, count(*) AS n FROM (SELECT unnest(string_split({column}, '|')) AS value FROM aliases) "
+                "GROUP BY value ORDER BY n DESC, value"
+            ).fetchall()
+            return dict(rows)
+
+        shared = self._db.sql(
+            f"SELECT normalized, concepts FROM homonyms ORDER BY concepts DESC, normalized LIMIT {_EXAMPLES}"
+        ).fetchall()
+        (homonyms,) = self._row("SELECT count(*) FROM homonyms")
+        (concepts,) = self._row("SELECT count(*) FROM concepts")
+        (aliases,) = self._row("SELECT count(*) FROM names")
+        (merged,) = self._row("SELECT count(*) FROM identity")
+        return {
+            "concepts": concepts,
+            "aliases": aliases,
+            "languages": counts("language"),
+            "sources": counts("source"),
+            "licenses": counts("license"),
+            "versions": {
+                k: v for staged in self._sources for k, v in staged.source.versions().items()
+            },
+            "homonyms": {"names": homonyms, "examples": dict(shared)},
+            "merged_ids": merged,
+            "conflicts": {
+                "mappings": len(conflicts),
+                "examples": [
+                    f"{one} = {other} would join {a} and {b}"
+                    for one, other, a, b in conflicts[:_EXAMPLES]
+                ],
+            },
+            "rejected": self._rejected(),
+        }
+
+    def _rejected(self) -> dict[str, Any]:
+        """Rows and names set aside, by reason, with the first examples; all are in the shards of their source."""
+        counts = sum((staged.counts() for staged in self._sources), Counter[str]())
+        examples: dict[str, list[str]] = {reason: [] for reason in sorted(counts)}
+        for staged in self._sources:
+            for path in staged.files("rejected"):
+                for line in path.read_text(encoding="utf-8").splitlines():
+                    row = json.loads(line)
+                    if len(examples[row["reason"]]) < _EXAMPLES:
+                        examples[row["reason"]].append(f"{row['where']}: {row['row']}")
+        return {r: {"rows": counts[r], "examples": told} for r, told in examples.items()}
+
+    def _run(self, sql: str) -> None:
+        self._db.execute(sql)
+
+    def _row(self, sql: str) -> tuple[Any, ...]:
+        (row,) = self._db.sql(sql).fetchall()
+        return tuple(row)
 
 
-def _report(aliases: pa.Table, concepts: pa.Table, rejects: Rejects) -> dict[str, Any]:
-    def counts(column: str) -> dict[str, int]:
-        totals: dict[str, int] = {}
-        for entry in pc.value_counts(aliases[column]).to_pylist():
-            for value in entry["values"].split("|"):
-                totals[value] = totals.get(value, 0) + entry["counts"]
-        return dict(sorted(totals.items(), key=lambda item: (-item[1], item[0])))
+def _joined(values: Iterable[str]) -> str:
+    """Sorted distinct non-empty parts joined with `|`; a value may itself be joined."""
+    return "|".join(sorted({part for value in values for part in value.split("|") if part}))
 
-    return {
-        "concepts": concepts.num_rows,
-        "aliases": aliases.num_rows,
-        "languages": counts("language"),
-        "sources": counts("source"),
-        "licenses": counts("license"),
-        "rejected": {
-            reason: {"rows": rows, "examples": rejects.examples[reason]}
-            for reason, rows in sorted(rejects.counts.items())
-        },
-    }
+
+def _regrouped(reader: pa.RecordBatchReader, schema: pa.Schema) -> Iterator[pa.Table]:
+    """Tables of exactly _ROW_GROUP rows (but the last), whatever the batches were."""
+    held: list[pa.RecordBatch] = []
+    rows = 0
+    for batch in reader:
+        while batch.num_rows:
+            part = batch.slice(0, _ROW_GROUP - rows)
+            held.append(part)
+            rows += part.num_rows
+            batch = batch.slice(part.num_rows)
+            if rows == _ROW_GROUP:
+                yield _as(held, schema)
+                held, rows = [], 0
+    if held:
+        yield _as(held, schema)
+
+
+def _as(batches: list[pa.RecordBatch], schema: pa.Schema) -> pa.Table:
+    table = pa.Table.from_batches(batches)
+    return pa.Table.from_arrays(
+        [table[field.name].cast(field.type) for field in schema], schema=schema
+    )

@@ -96,7 +96,7 @@ def tree(index: Path) -> dict[str, bytes]:
         ("table=bad.tsv", "concept_id\tname\n", 2, ["no alias is left of", "bad.tsv"]),
         ("table=bad.tsv", "", 2, ["bad.tsv"]),
         ("table=bad.tsv", "concept_id\tname\nMADE:1\t...\n", 2, ["name without a letter or digit"]),
-        ("umls=bad.tsv", "x", 2, ["unknown source kind 'umls'; known: obo, starter, table"]),
+        ("wiki=bad.tsv", "x", 2, ["unknown source kind 'wiki'; known: mesh, obo, orphanet, sssom"]),
         ("bad.tsv", "x", 2, ["--source bad.tsv: not of the form KIND=PATH"]),
         ("table=", "x", 2, ["--source table=: not of the form KIND=PATH"]),
     ],

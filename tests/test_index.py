@@ -90,7 +90,7 @@ def test_a_concept_comes_back_with_all_its_fields(index: AliasIndex) -> None:
     assert index.concept(row) == Concept(
         "MADE:3",
         "green rash",
-        ("Sign", "Finding"),
+        ("Finding", "Sign"),
         "It is green.",
         ("X:1",),
         ("OLD:7", "UMLS:C0000009"),

@@ -1,21 +1,43 @@
 """The registry of source kinds: one module each; `open_source` makes one from its configuration."""
 
+from importlib import import_module
+
 from pydantic import ValidationError
 
 from bioelx_mcp.errors import UsageError, problems
 from index_builder.config import SourceConfig
-from index_builder.sources.base import Record, Rejects, Source
-from index_builder.sources.obo import OboSource
-from index_builder.sources.starter import StarterSource
-from index_builder.sources.table import TableSource
+from index_builder.sources.base import (
+    RAW_ALIASES,
+    RAW_CONCEPTS,
+    Block,
+    Rejected,
+    Rows,
+    Source,
+)
 
-REGISTRY: dict[str, type[Source]] = {
-    "obo": OboSource,
-    "starter": StarterSource,
-    "table": TableSource,
+# Kind -> module and class; a module is imported when a build names its kind.
+REGISTRY: dict[str, tuple[str, str]] = {
+    "mesh": ("mesh", "MeshSource"),
+    "obo": ("obo", "OboSource"),
+    "orphanet": ("orphanet", "OrphanetSource"),
+    "sssom": ("sssom", "SssomSource"),
+    "starter": ("starter", "StarterSource"),
+    "table": ("table", "TableSource"),
+    "translations": ("translations", "TranslationsSource"),
+    "umls": ("umls", "UmlsSource"),
+    "wikidata": ("wikidata", "WikidataSource"),
 }
 
-__all__ = ["REGISTRY", "Record", "Rejects", "Source", "open_source"]
+__all__ = [
+    "RAW_ALIASES",
+    "RAW_CONCEPTS",
+    "REGISTRY",
+    "Block",
+    "Rejected",
+    "Rows",
+    "Source",
+    "open_source",
+]
 
 
 def open_source(config: SourceConfig) -> Source:
@@ -28,8 +50,11 @@ def open_source(config: SourceConfig) -> Source:
         raise UsageError(
             f"unknown source kind {config.kind!r}; known: {', '.join(sorted(REGISTRY))}"
         )
+    assert config.path is not None, "what is to be fetched has a path by now"
+    module, name = REGISTRY[config.kind]
+    kind: type[Source] = getattr(import_module(f"{__name__}.{module}"), name)
     try:
-        source = REGISTRY[config.kind](path=config.path, **config.options)
+        source = kind(path=config.path, **config.options)
     except ValidationError as error:
         where, what = problems(error)[0]
         raise UsageError(f"source {config.kind}={config.path}: {where}: {what}") from error

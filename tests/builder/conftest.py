@@ -1,7 +1,10 @@
 """What the builder's tests share: reading of a source, a language learnt in seconds, a calm torch."""
 
 import random
-from collections.abc import Iterator
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -9,19 +12,74 @@ import pytest
 from conftest import write_tsv
 
 from bioelx_mcp.errors import UsageError
-from index_builder.config import SourceConfig
-from index_builder.sources import Record, Rejects, open_source
+from bioelx_mcp.schema import Alias, Concept
+from index_builder.config import MergeConfig, SourceConfig
+from index_builder.sources import Rejected, Source, open_source
+from index_builder.staging import stage_source
+from index_builder.tables import build_tables
 
 
-def read(kind: str, path: Path, rejects: Rejects | None = None, **options: Any) -> list[Record]:
+@dataclass
+class Gathered:
+    """All that a source gives: raw rows as dictionaries, and what it sets aside."""
+
+    aliases: list[dict[str, Any]] = field(default_factory=list)
+    concepts: list[dict[str, Any]] = field(default_factory=list)
+    rejected: list[Rejected] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+    read: int = 0
+
+
+def read_rows(kind: str, path: Path, **options: Any) -> Gathered:
     config = SourceConfig.model_validate({"kind": kind, "path": path, **options})
-    return list(open_source(config).read(rejects or Rejects()))
+    source, all_of_it = open_source(config), Gathered()
+    for block in source.blocks():
+        rows = source.read(block)
+        all_of_it.aliases += rows.aliases().to_pylist()
+        all_of_it.concepts += rows.concepts().to_pylist()
+        all_of_it.rejected += rows.rejected
+        all_of_it.counts += rows.counts
+        all_of_it.read += rows.read
+    return all_of_it
+
+
+def read(kind: str, path: Path, **options: Any) -> list[Concept | Alias]:
+    """The concepts, then the aliases of a source, as the schema's values."""
+    rows = read_rows(kind, path, **options)
+    return [
+        *(_made(Concept, row) for row in rows.concepts),
+        *(_made(Alias, row) for row in rows.aliases),
+    ]
+
+
+def _made(kind: type[Any], row: dict[str, Any]) -> Any:
+    known = [one.name for one in fields(kind)]
+    values = {name: tuple(v) if isinstance(v := row[name], list) else v for name in known}
+    return kind(**values)
+
+
+def tables_of(
+    sources: Sequence[Source], directory: Path, max_rejected: float = 1.0, **merge: Any
+) -> dict[str, Any]:
+    """Read and merge sources into the tables of a directory; the report."""
+    shutil.rmtree(directory / "sources", ignore_errors=True)
+    staged = [
+        stage_source(
+            source,
+            directory / "sources" / str(number),
+            workers=1,
+            max_rejected=max_rejected,
+            report=lambda *_: None,
+        )
+        for number, source in enumerate(sources)
+    ]
+    return build_tables(staged, directory, MergeConfig(**merge))
 
 
 def refusal(kind: str, path: Path, **options: Any) -> str:
     """The message of the UsageError that opening and reading raises."""
     with pytest.raises(UsageError) as caught:
-        read(kind, path, **options)
+        read_rows(kind, path, **options)
     return str(caught.value)
 
 

@@ -44,6 +44,25 @@ def test_overrides_replace_keys_of_the_file_and_none_leaves_them(tmp_path: Path)
     assert (config.out, config.name) == (tmp_path / "else", "index")
 
 
+def test_given_sources_take_the_place_of_their_kind_or_go_first(tmp_path: Path) -> None:
+    text = f'{MINIMAL}[[sources]]\nkind = "obo"\npath = "a.obo"\n[[sources]]\nkind = "table"\npath = "b"\n'
+    given = [{"kind": "table", "path": "/mine.tsv"}, {"kind": "umls", "path": "/META"}]
+    config = BuildConfig.read(toml(tmp_path, text), sources=given)
+    assert [(source.kind, str(source.path)) for source in config.sources] == [
+        ("umls", "/META"),
+        ("table", "/mine.tsv"),
+        ("obo", str(tmp_path / "a.obo")),
+    ]
+    text = f"{MINIMAL}[train]\nsteps = 5\nseed = 3\n"
+    train = BuildConfig.read(toml(tmp_path, text), train={"steps": 7}).train
+    assert (train.steps, train.seed) == (7, 3)
+
+
+def test_a_preset_s_paths_are_resolved_against_the_directory_that_is_given(tmp_path: Path) -> None:
+    config = BuildConfig.read(toml(tmp_path, MINIMAL), base=Path("/work"))
+    assert (config.out, config.sources[0].path) == (Path("/work/index"), Path("/work/names.tsv"))
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -54,7 +73,10 @@ def test_overrides_replace_keys_of_the_file_and_none_leaves_them(tmp_path: Path)
         (f"{MINIMAL}[train]\nsource_weights = {{ a = -1 }}\n", "train.source_weights.a: "),
         (f'{MINIMAL}[train]\nloss = "hinge"\n', "train.loss: "),
         (f'{MINIMAL}use = "never"\n', "sources.0.use: "),
-        (MINIMAL.replace('path = "names.tsv"', ""), "sources.0.path: Field required"),
+        (
+            MINIMAL.replace('path = "names.tsv"', ""),
+            "sources.0: Value error, needs a path, or fetch",
+        ),
         ('out = "x"\nsources = []\n', "sources: "),
         ('out = "x"\n[sources]\nkind = "table"\n', "sources"),
         ('out = "x"\nsources = "names.tsv"\n', "sources: "),

@@ -155,13 +155,14 @@ def test_names_of_a_table_in_many_row_groups_have_one_code_a_value_and_their_sou
     tmp_path: Path,
 ) -> None:
     rows = [
-        (i // 2, text, normalize_alias(text), lang, "synonym", source, "")
+        (i // 2, text, normalize_alias(text), lang, "synonym", source, "", "", 0)
         for i, (text, lang, source) in enumerate(
             [("a", "x", "k"), ("B", "y", "l"), ("b", "x", "k|m"), ("c", "z", ""), ("A", "y", "m")]
         )
     ]
     columns = [pa.array(column) for column in zip(*rows, strict=True)]
-    columns[0] = columns[0].cast(pa.int32())
+    for place in (0, -1):
+        columns[place] = columns[place].cast(pa.int32())
     pq.write_table(
         pa.table(columns, schema=ALIASES_SCHEMA), tmp_path / "aliases.parquet", row_group_size=1
     )

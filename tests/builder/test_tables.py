@@ -1,7 +1,7 @@
 """The two tables of a build: merged over sources, deduplicated, sorted, and the same for equal inputs."""
 
 import json
-from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +14,27 @@ from bioelx_mcp.errors import UsageError
 from bioelx_mcp.manifest import ALIASES_SCHEMA, CONCEPTS_SCHEMA
 from bioelx_mcp.schema import ALIAS_KINDS, Alias, Concept
 from bioelx_mcp.text import normalize_alias
-from index_builder.sources import Record, Rejects, Source
-from index_builder.tables import build_tables
+from builder.conftest import tables_of
+from index_builder.sources import Block, Rows, Source
 
 A, B = "MADE:1", "MADE:2"
+Record = Alias | Concept | dict[str, Any]
 
 
 class Given(Source):
-    """A source that says what it is told to say."""
+    """A source that says what it is told to say; a dictionary is a concept with what Concept lacks."""
 
     records: tuple[Any, ...]
 
-    def read(self, rejects: Rejects) -> Iterator[Record]:
-        yield from self.records
+    @property
+    def size(self) -> int:
+        return len(self.records)
+
+    def parse(self, block: Block, rows: Rows) -> None:
+        rows.read += len(self.records)
+        for record in self.records:
+            told = record if isinstance(record, dict) else asdict(record)
+            (rows.alias if isinstance(record, Alias) else rows.concept)(**told)
 
 
 def made(*records: Record, name: str = "made", license: str = "") -> Given:
@@ -36,8 +44,8 @@ def made(*records: Record, name: str = "made", license: str = "") -> Given:
 class Tables:
     """The tables of some sources, as rows."""
 
-    def __init__(self, directory: Path, *sources: Source) -> None:
-        self.report = build_tables(sources, directory)
+    def __init__(self, directory: Path, *sources: Source, **merge: Any) -> None:
+        self.report = tables_of(sources, directory, **merge)
         self.concepts = pq.read_table(directory / "concepts.parquet")
         self.aliases = pq.read_table(directory / "aliases.parquet")
 
@@ -74,7 +82,7 @@ def test_names_equal_but_for_spelling_merge_within_concept_and_language(tmp_path
 def test_rows_are_sorted_by_concept_kind_language_and_text(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("index_builder.tables._CHUNK", 3)  # rows come packed in threes
+    monkeypatch.setattr("index_builder.tables._ROW_GROUP", 3)  # rows are written in threes
     names = [("b", "en", "synonym"), ("a", "en", "synonym"), ("z", "de", "synonym")]
     names += [("y", "th", "preferred"), ("c", "es", "translation")]
     rows = [Alias(c, text, lang, kind) for c in (B, A) for text, lang, kind in names]  # type: ignore[arg-type]
@@ -87,12 +95,21 @@ def test_rows_are_sorted_by_concept_kind_language_and_text(
 
 
 def test_the_first_source_describes_a_concept_and_later_ones_fill_the_gaps(tmp_path: Path) -> None:
-    first = Concept("made_1", "red  fever", (), "Hot.", ("X:1",), ("c0000009",))
-    second = Concept("MADE:1", "RF", ("Sign",), "Cold.", ("X:2", "X:1"), ("MADE:9",))
-    tables = Tables(tmp_path, made(first), made(second, Alias(A, "rf", "en")))
+    first = Concept("made_1", "red  fever", (), "Hot.", ("X:1",), ("c0000009",), (), 3)
+    second = Concept(A, "RF", ("Sign", "Find"), "Cold.", ("X:2", "X:1"), ("MADE:9",), (B,), 7)
+    third = Concept(B, "fever", ("Sign",), parents=("MADE:77",))  # one that is in no source
+    tables = Tables(tmp_path, made(first), made(second, third, Alias(A, "rf", "en")))
     assert tables.concept(0) == Concept(
-        A, "red fever", ("Sign",), "Hot.", ("X:1", "X:2"), ("UMLS:C0000009", "MADE:9")
+        A,
+        "red fever",
+        ("Find", "Sign"),
+        "Hot.",
+        ("X:1", "X:2"),
+        ("MADE:9", "UMLS:C0000009"),
+        (B,),
+        7,
     )
+    assert tables.concept(1) == Concept(B, "fever", ("Sign",))
 
 
 def test_a_preferred_name_is_an_alias_where_no_alias_says_it(tmp_path: Path) -> None:
@@ -115,12 +132,17 @@ def test_an_undescribed_concept_is_named_by_its_best_alias_english_first(tmp_pat
 
 def test_homonyms_of_two_concepts_are_kept(tmp_path: Path) -> None:
     tables = Tables(tmp_path, made(Alias(A, "cold", "en"), Alias(B, "Cold", "en")))
-    assert tables.names("text", "normalized") == [(0, "cold", "cold"), (1, "Cold", "cold")]
+    assert tables.names("text", "normalized", "homonyms") == [
+        (0, "cold", "cold", 1),
+        (1, "Cold", "cold", 1),
+    ]
+    assert tables.report["homonyms"] == {"names": 1, "examples": {"cold": 2}}
 
 
 def test_names_that_cannot_serve_are_set_aside_with_examples(tmp_path: Path) -> None:
     long = "x" * 513
     bad = [Alias(A, "--", "en"), Alias(A, "", "en"), Alias(A, long, "en"), Alias("7", "x", "en")]
+    bad.append(Alias(A, "fever", "English"))
     tables = Tables(
         tmp_path, made(*bad, Concept(A, long), Concept(A, "?!"), Alias(A, "x" * 512, "en"))
     )
@@ -130,8 +152,9 @@ def test_names_that_cannot_serve_are_set_aside_with_examples(tmp_path: Path) -> 
         "concept_id is no CURIE": 1,
         "name over 512 characters": 2,
         "name without a letter or digit": 3,
+        "language is no BCP-47 tag": 1,
     }
-    assert rejected["concept_id is no CURIE"]["examples"] == ['made.tsv: "7"']
+    assert rejected["concept_id is no CURIE"]["examples"] == ['made.tsv: ["7", "7"]']
     first = rejected["name without a letter or digit"]["examples"][0]
     assert first == f'made.tsv: ["{A}", "--"]'
 
@@ -145,6 +168,10 @@ def test_the_report_counts_by_language_source_and_licence(tmp_path: Path) -> Non
         "languages": {"de": 1, "en": 1},
         "sources": {"x": 2, "y": 1},
         "licenses": {"": 1, "L": 1, "M": 1},
+        "versions": {},
+        "homonyms": {"names": 0, "examples": {}},
+        "merged_ids": 0,
+        "conflicts": {"mappings": 0, "examples": []},
         "rejected": {},
     }
     assert tables.report == expected
@@ -153,10 +180,70 @@ def test_the_report_counts_by_language_source_and_licence(tmp_path: Path) -> Non
 
 def test_sources_of_which_no_name_is_left_are_a_usage_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"no alias is left of made\.tsv; .*no CURIE': 1"):
-        build_tables([made(Alias("7", "x", "en"))], tmp_path)
-    with pytest.raises(UsageError, match=r"rejected: nothing"):
-        build_tables([made()], tmp_path)
-    assert not list(tmp_path.iterdir())
+        Tables(tmp_path, made(Alias("7", "x", "en")))
+    with pytest.raises(UsageError, match=r"set aside: nothing"):
+        Tables(tmp_path, made())
+    assert [path.name for path in tmp_path.iterdir()] == ["sources"]
+
+
+def test_names_meet_under_one_id_where_sources_map_theirs(tmp_path: Path) -> None:
+    mappings = made(
+        {"concept_id": "mondo_1", "exact": ["UMLS:C0000001", "ORDO:5"]},
+        {"concept_id": "MONDO:2", "exact": ["no id", "MONDO:2"]},
+    )
+    names = made(
+        Concept("Orphanet_5", "red fever", parents=("MONDO:2",)),
+        Alias("C0000001", "RF", "en"),
+        Concept("MONDO:1", "fever, red", alt_ids=("MONDO:9",)),
+        Alias("MONDO:9", "Rotfieber", "de"),  # a retired id that nobody describes
+        Alias("MONDO:2", "fever", "en"),
+    )
+    tables = Tables(tmp_path, mappings, names)
+    assert tables.concepts["concept_id"].to_pylist() == ["MONDO:2", "UMLS:C0000001"]
+    assert {text for row, text in tables.names("text") if row == 1} == {
+        *("red fever", "RF", "fever, red", "Rotfieber")
+    }
+    merged = tables.concept(1)
+    assert (merged.alt_ids, merged.parents) == (("MONDO:1", "MONDO:9", "ORPHA:5"), ("MONDO:2",))
+    assert tables.report["merged_ids"] == 3
+    other = Tables(tmp_path, mappings, names, id_order=("ORPHA",))
+    assert other.concepts["concept_id"].to_pylist() == ["MONDO:2", "ORPHA:5"]
+
+
+def test_a_retired_id_that_is_described_stays_a_concept(tmp_path: Path) -> None:
+    tables = Tables(tmp_path, made(Concept(A, "one", alt_ids=(B,)), Concept(B, "two")))
+    assert tables.concepts["concept_id"].to_pylist() == [A, B]
+
+
+def test_two_cuis_are_not_joined_through_a_third_id_but_on_request_and_it_is_said(
+    tmp_path: Path,
+) -> None:
+    mappings = [("MADE:1", "UMLS:C0000001"), ("MADE:1", "MESH:D1"), ("MESH:D1", "UMLS:C0000002")]
+    rows = [{"concept_id": one, "exact": [other]} for one, other in mappings]
+    names = [Alias("UMLS:C0000001", "one", "en"), Alias("UMLS:C0000002", "two", "en")]
+    tables = Tables(tmp_path, made(*rows, *names, Alias("MESH:D1", "three", "en")))
+    assert tables.concepts["concept_id"].to_pylist() == ["UMLS:C0000001", "UMLS:C0000002"]
+    assert tables.names("text") == [(0, "one"), (1, "three"), (1, "two")]
+    conflict = "MADE:1 = MESH:D1 would join UMLS:C0000001 and UMLS:C0000002"
+    assert tables.report["conflicts"] == {"mappings": 1, "examples": [conflict]}
+    joined = Tables(tmp_path, made(*rows, *names), join_authority=True)
+    assert joined.concepts["concept_id"].to_pylist() == ["UMLS:C0000001"]
+    assert joined.report["conflicts"]["mappings"] == 1
+
+
+def test_a_source_before_another_names_the_concept_and_ranks_decide_within_it(
+    tmp_path: Path,
+) -> None:
+    class Ranked(Given):
+        def parse(self, block: Block, rows: Rows) -> None:
+            rows.alias(A, "worse", "en", "preferred", rank=5)
+            rows.alias(A, "better", "en-GB", "preferred", rank=9)
+            rows.alias(A, "Bestes", "de", "preferred", rank=99)
+            rows.alias(A, "less kin", "en", "related", rank=99)
+
+    first = Ranked(path=Path("ranked.tsv"), records=())
+    assert Tables(tmp_path, first, made(Concept(A, "said"))).concept(0).preferred_name == "better"
+    assert Tables(tmp_path, made(Concept(A, "said")), first).concept(0).preferred_name == "said"
 
 
 IDS = st.sampled_from([A, B, "MADE:3", "bad id"])
@@ -169,13 +256,13 @@ ALIASES = st.builds(
     st.sampled_from(ALIAS_KINDS),
     st.sampled_from("xyz"),
 )
-RECORDS = st.one_of(ALIASES, st.builds(Concept, IDS, NAMES))
+RECORDS: st.SearchStrategy[Alias | Concept] = st.one_of(ALIASES, st.builds(Concept, IDS, NAMES))
 
 
-@settings(max_examples=40)
+@settings(max_examples=25, deadline=None)
 @given(st.lists(RECORDS, max_size=30), st.integers(0, 30))
 def test_whatever_comes_the_tables_hold_each_name_once_sorted_and_byte_for_byte_again(
-    tmp_path_factory: pytest.TempPathFactory, records: list[Record], cut: int
+    tmp_path_factory: pytest.TempPathFactory, records: list[Alias | Concept], cut: int
 ) -> None:
     directory = tmp_path_factory.getbasetemp() / "any-tables"
     sources = [made(*records[:cut], Alias(A, "sure", "en")), made(*records[cut:])]
@@ -196,5 +283,5 @@ def test_whatever_comes_the_tables_hold_each_name_once_sorted_and_byte_for_byte_
     assert {(ids[row[0]], row[1]) for row in rows} == wanted
     files = [directory / name for name in ("aliases.parquet", "concepts.parquet", "report.json")]
     before = [path.read_bytes() for path in files]
-    build_tables(sources, directory)
+    Tables(directory, *sources)
     assert [path.read_bytes() for path in files] == before

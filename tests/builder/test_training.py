@@ -23,13 +23,13 @@ from transformers import (
 
 from bioelx_mcp.encoder import OnnxEncoder
 from bioelx_mcp.errors import InvalidArtifactError, UsageError
+from builder.conftest import tables_of
 from index_builder import export
 from index_builder.config import SourceConfig, TrainConfig
 from index_builder.export import export_encoder
 from index_builder.model import TextEncoder, load_model, reload_model, tokenize, train_tokenizer
 from index_builder.pairs import Names, PairSampler, read_names
 from index_builder.sources import open_source
-from index_builder.tables import build_tables
 from index_builder.train import embed_names, train_encoder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -57,7 +57,7 @@ def config(**keys: Any) -> TrainConfig:
 @pytest.fixture(scope="module")
 def names(tmp_path_factory: pytest.TempPathFactory, invented_tsv: Path) -> Names:
     directory = tmp_path_factory.mktemp("tables")
-    build_tables([open_source(SourceConfig(kind="table", path=invented_tsv))], directory)
+    tables_of([open_source(SourceConfig(kind="table", path=invented_tsv))], directory)
     return read_names(directory, {})
 
 

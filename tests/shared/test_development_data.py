@@ -6,12 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
+from builder.conftest import tables_of
 
 from bioelx_mcp.evaluation.datasets import read_xlbel
-from index_builder.config import SourceConfig
+from index_builder.config import BuildConfig, SourceConfig
 from index_builder.sources import open_source
-from index_builder.tables import build_tables
 
 pytestmark = pytest.mark.shared
 ROOT = Path(__file__).parents[2]
@@ -48,10 +49,24 @@ def test_real_ontologies_are_read(
     shared_data: Path, tmp_path: Path, name: str, concepts: int, aliases: int
 ) -> None:
     source = open_source(SourceConfig(kind="obo", path=shared_data / "sources" / name))
-    report = build_tables([source], tmp_path)
+    report = tables_of([source], tmp_path, max_rejected=0.01)
     assert report["concepts"] >= concepts
     assert report["aliases"] >= aliases
     assert sum(entry["rows"] for entry in report["rejected"].values()) < 10
+
+
+def test_ontologies_mappings_and_translations_merge_as_the_example_says(
+    shared_data: Path, tmp_path: Path
+) -> None:
+    config = BuildConfig.read(ROOT / "examples" / "ontologies.toml")
+    report = tables_of([open_source(source) for source in config.sources], tmp_path, 0.01)
+    assert 60_000 < report["concepts"] < 67_000
+    assert 295_000 < report["aliases"] < 320_000
+    assert len(report["languages"]) == 11
+    assert report["merged_ids"] > 50_000
+    assert report["conflicts"]["mappings"] < 1500
+    concepts = pq.read_table(tmp_path / "concepts.parquet")["concept_id"].to_pylist()
+    assert sum(concept.startswith("UMLS:") for concept in concepts) > 12_000
 
 
 def test_the_starter_agrees_with_the_open_knowledge_base(shared_data: Path) -> None:

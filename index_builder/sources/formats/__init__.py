@@ -1,0 +1,1 @@
+"""How files are laid out: bytes to blocks, and blocks to cells, records, terms or entities."""
