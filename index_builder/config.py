@@ -30,8 +30,9 @@ Report = Callable[[int, int, str], None]
 """How a stage tells its progress: done, total, what is to be seen."""
 
 STARTER = "starter"
+PRESETS = Path(__file__).parent / "presets"
 STARTER_ENCODER = Path(__file__).parent / "starter" / "encoder"
-BUILDER_VERSION = 1  # raised when a stage's output changes for equal inputs
+BUILDER_VERSION = 2  # raised when a stage's output changes for equal inputs
 
 
 class _Model(BaseModel):
@@ -39,13 +40,28 @@ class _Model(BaseModel):
 
 
 class SourceConfig(BaseModel):
-    """One source of names; further keys are the options of its kind and are checked by it."""
+    """One source of names: a file or directory of the user's, or public files that are fetched.
+
+    Further keys are the options of its kind and are checked by it.
+    """
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
     kind: str
-    path: Path
+    path: Path | None = None
+    fetch: tuple[str, ...] = ()  # entries of presets/catalog.toml; each is a source of its own
     use: Literal["both", "index", "training"] = "both"
+
+    @field_validator("fetch", mode="before")
+    @classmethod
+    def _one_or_many(cls, given: Any) -> Any:
+        return (given,) if isinstance(given, str) else given
+
+    @model_validator(mode="after")
+    def _from_somewhere(self) -> Self:
+        if (self.path is None) != bool(self.fetch):
+            raise ValueError("needs a path, or fetch = the name of a public file; and not both")
+        return self
 
     @property
     def options(self) -> dict[str, Any]:
@@ -54,7 +70,7 @@ class SourceConfig(BaseModel):
     def fingerprint(self) -> list[Any]:
         """Kind, options, and name, size and time of every file below the path."""
         options = sorted((k, str(v)) for k, v in self.options.items())
-        return [self.kind, options, file_stats(self.path)]
+        return ["source", self.kind, options, file_stats(self.path) if self.path else []]
 
 
 def file_stats(path: Path) -> list[tuple[str, int, int]]:
@@ -63,6 +79,8 @@ def file_stats(path: Path) -> list[tuple[str, int, int]]:
     return [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
 
 
+# Prefixes, best first: which of its ids a concept goes by.
+ID_ORDER = ("UMLS", "MONDO", "DOID", "ORPHA", "MESH", "HP", "NCIT", "OMIM", "SNOMEDCT", "CHEBI")
 SCRATCH = "scratch:"
 
 
@@ -115,6 +133,21 @@ class IndexConfig(_Model):
     )  # aliases; exact search is simpler and as fast there
 
 
+class MergeConfig(_Model):
+    """How ids of several sources become one concept, and how much may be wrong with a source."""
+
+    # A concept takes the first of these that it has; of the first, the authority, it holds only one id.
+    id_order: tuple[str, ...] = ID_ORDER
+    join_authority: bool = (
+        False  # join two ids of the authority that a third one connects; reported either way
+    )
+    max_rejected: float = Field(
+        default=0.01, ge=0, le=1
+    )  # share of a source's rows, or names, that may be bad
+    memory_mb: int = Field(default=1500, ge=100)  # what the merge may take; beyond it works on disk
+    workers: int = Field(default=0, ge=0)  # processes that read a large source; 0: one a core
+
+
 class BuildConfig(_Model):
     """A whole build. Exactly one of `encoder` and `train` decides the vectors.
 
@@ -126,12 +159,18 @@ class BuildConfig(_Model):
     sources: tuple[SourceConfig, ...] = Field(min_length=1)
     encoder: Path | None = None
     quantize: bool = False
+    downloads: Path | None = None  # where fetched files are kept; OUT/downloads if not given
+    mirror: Path | None = None  # a directory that holds the public files: nothing is fetched then
+    merge: MergeConfig = MergeConfig()
     train: TrainConfig = TrainConfig()
     index: IndexConfig = IndexConfig()
 
     @classmethod
-    def read(cls, path: Path, **overrides: Any) -> Self:
-        """Read a `build.toml`; overrides that are not None replace its top-level keys.
+    def read(cls, path: Path, base: Path | None = None, **overrides: Any) -> Self:
+        """Read a `build.toml`; what the overrides say goes before it, unless they are None.
+
+        Sources given replace those of their kind in the file, or go first; of `train` and `merge` single keys
+        are replaced. Relative paths in the file are resolved against `base`, its own directory if not given.
 
         Raises:
             UsageError: the file is missing, is no TOML, or says something a build cannot do.
@@ -140,10 +179,10 @@ class BuildConfig(_Model):
             data: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise UsageError(f"--config {path}: {error}") from error
-        base = path.parent
+        base = path.parent if base is None else base
         sources = data.get("sources")
         for holder in (data, *(sources if isinstance(sources, list) else ())):
-            for key in ("path", "out", "encoder"):
+            for key in ("path", "out", "encoder", "downloads", "mirror"):
                 value = holder.get(key) if isinstance(holder, dict) else None
                 if isinstance(value, str) and value != STARTER:
                     holder[key] = base / value
@@ -151,8 +190,13 @@ class BuildConfig(_Model):
         model = base / str(train.get("base_model", SCRATCH)) if isinstance(train, dict) else base
         if isinstance(train, dict) and model.is_dir():  # else a hub name
             train["base_model"] = str(model)
-        data.update({key: value for key, value in overrides.items() if value is not None})
-        return cls.parse(data, f"--config {path}")
+        told = {key: value for key, value in overrides.items() if value is not None}
+        for part in ("train", "merge"):
+            if part in told and isinstance(data.get(part), dict):
+                told[part] = {**data[part], **told[part]}
+        if isinstance(sources, list) and "sources" in told:
+            told["sources"] = _replaced(sources, told["sources"])
+        return cls.parse({**data, **told}, f"--config {path}")
 
     @field_validator("encoder")
     @classmethod
@@ -176,11 +220,42 @@ class BuildConfig(_Model):
         return tuple(source for source in self.sources if source.use in ("both", use))
 
 
+def preset_path(name: str) -> Path:
+    """The `build.toml` of a preset.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
+    presets = {path.stem: path for path in PRESETS.glob("*.toml") if path.stem != "catalog"}
+    if name not in presets:
+        raise UsageError(f"unknown preset {name!r}; there are: {', '.join(sorted(presets))}")
+    return presets[name]
+
+
+def _replaced(sources: list[dict[str, Any]], given: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The sources with the given ones in the place of the first of their kind; of a new kind: in front."""
+    kinds = [source.get("kind") for source in sources]
+    result = [source for source in given if source["kind"] not in kinds]
+    for place, (kind, source) in enumerate(zip(kinds, sources, strict=True)):
+        same = [one for one in given if one["kind"] == kind]
+        if not same:
+            result.append(source)
+        elif kind not in kinds[:place]:  # its other options hold for the given ones
+            options = {key: value for key, value in source.items() if key != "fetch"}
+            result += [{**options, **one} for one in same]
+    return result
+
+
 @dataclass(frozen=True)
 class BuildLayout:
     """Every path of a build's intermediate artifacts; one directory a stage."""
 
     root: Path
+
+    @property
+    def sources(self) -> Path:
+        """Holds a directory for each source read, named by its fingerprint."""
+        return self.root / "sources"
 
     @property
     def tables(self) -> Path:

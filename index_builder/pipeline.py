@@ -1,4 +1,4 @@
-"""The order of the stages: tables, training, encoder, vectors, index. Each is fresh, resumed or done anew.
+"""The order of the stages: sources, tables, training, encoder, vectors, index. Each is fresh, resumed or done anew.
 
 A stage's directory holds `stage.json`: the fingerprint of all that its output depends on, and whether it is
 done. With an equal fingerprint a done stage is skipped and an unfinished one resumed; else it starts empty.
@@ -33,10 +33,13 @@ from bioelx_mcp.manifest import (
     write_atomically,
 )
 from index_builder.config import BuildConfig, Report, SourceConfig, file_stats, fingerprint
+from index_builder.downloads import Planned, fetch, plan_downloads, render_plan
 from index_builder.embed import embed_aliases
 from index_builder.materialize import materialize_index, read_whole_manifest
-from index_builder.sources import Source, open_source
-from index_builder.tables import ALIASES_FILE, build_tables
+from index_builder.sources import open_source
+from index_builder.sources.formats.reading import CUT_SHORT
+from index_builder.staging import Staged, stage_source
+from index_builder.tables import ALIASES_FILE, REPORT_FILE, build_tables
 
 STAGE_FILE = "stage.json"
 
@@ -49,14 +52,15 @@ def build_index(config: BuildConfig) -> Manifest:
         MissingExtraError: a needed extra is not installed.
         MissingArtifactError: `encoder` is no encoder directory.
     """
-    sources = [open_source(source) for source in config.sources_for("index")]
-    if not sources:
+    if not config.sources_for("index"):
         raise UsageError('no source is used for the index: all say `use = "training"`')
+    for source in config.sources:
+        if source.path is not None:
+            open_source(source)  # what is wrong with it is found before any work is done
     if config.encoder is not None:
-        OnnxEncoder(config.encoder)  # a bad one is found before any work is done
+        OnnxEncoder(config.encoder)
     else:
         import_module("index_builder.export")  # a missing extra, too
-        training = [open_source(source) for source in config.sources_for("training")]
     try:
         config.layout.root.mkdir(parents=True, exist_ok=True)
         lock = FileLock(config.layout.root / ".lock")
@@ -68,35 +72,110 @@ def build_index(config: BuildConfig) -> Manifest:
     except OSError as error:
         raise UsageError(f"--out {config.out}: {error}") from error
     with held, _progress() as show:
-        tables = _tables(config.layout.tables, config.sources_for("index"), sources, show("tables"))
-        if config.encoder is not None:
-            encoder = config.encoder
-        else:
-            encoder = _train(config, training, tables, show)
-        return _materialize(config, tables, encoder, show)
+        config = _fetch(config, show)
+        tables = _tables(config, config.sources_for("index"), config.layout.tables, show)
+        encoder = config.encoder or _train(config, tables, show)
+        manifest = _materialize(config, tables, encoder, show)
+        _forget_sources(config)
+        return manifest
+
+
+def render_downloads(config: BuildConfig) -> str:
+    """What the build would fetch, as a table with sizes and licences; empty where it fetches nothing."""
+    plan = _plan(config)
+    return render_plan(plan) if plan else ""
+
+
+def _plan(config: BuildConfig) -> list[Planned]:
+    names = [name for source in config.sources for name in source.fetch]
+    return plan_downloads(names, config.downloads or config.out / "downloads", config.mirror)
+
+
+def _fetch(config: BuildConfig, show: Callable[[str], Report]) -> BuildConfig:
+    """The configuration with a path for everything that it names by `fetch`, fetched by now.
+
+    What is to come, and under which licences, is said before the first byte is asked for.
+    """
+    plan = _plan(config)
+    if not plan:
+        return config
+    if any(planned.fetches for planned in plan):
+        sys.stderr.write(render_plan(plan))
+    paths = fetch(plan, show("downloads"))
+    catalog = {planned.download.name: planned.download for planned in plan}
+    sources: list[SourceConfig] = []
+    for source in config.sources:
+        told = source.model_dump(exclude={"fetch"}, exclude_none=True)
+        for name in source.fetch:
+            if source.kind != catalog[name].kind:
+                raise UsageError(
+                    f"fetch: {name} is read by kind {catalog[name].kind!r}, not {source.kind!r}"
+                )
+            usual = {"name": name, "license": catalog[name].license}
+            sources.append(SourceConfig.model_validate({**usual, **told, "path": paths[name]}))
+        if not source.fetch:
+            sources.append(source)
+    return config.model_copy(update={"sources": tuple(sources)})
 
 
 def _tables(
-    directory: Path, configs: tuple[SourceConfig, ...], sources: list[Source], report: Report
+    config: BuildConfig,
+    configs: tuple[SourceConfig, ...],
+    directory: Path,
+    show: Callable[[str], Report],
 ) -> str:
-    stamp = fingerprint("tables", [source.fingerprint() for source in configs])
+    """Read what is new among the sources, merge them all; the fingerprint of the tables."""
+    sources = [open_source(source) for source in configs]
+    stamps = [fingerprint(source.fingerprint()) for source in configs]
+    merge = config.merge.model_dump(include={"id_order", "join_authority"})
+    stamp = fingerprint("tables", stamps, merge)
+    what = directory.name.replace("-", " ")
+    report = show("sources" if what == "tables" else "more sources")
+    staged = []
+    for one, source in zip(stamps, sources, strict=True):
+        shards = config.layout.sources / one
+        with _stage(shards, one) as work:
+            if work:
+                stage_source(
+                    source,
+                    shards,
+                    workers=config.merge.workers,
+                    max_rejected=config.merge.max_rejected,
+                    report=report,
+                )
+        staged.append(Staged(source, shards))
+    report(1, 1, f"{len(sources)} read")
+    report = show(what)
     with _stage(directory, stamp) as work:
         if work:
-            report(0, 1, "reading sources")
-            build_tables(sources, directory)
-    counts = json.loads((directory / "report.json").read_text(encoding="utf-8"))
-    rejected = sum(entry["rows"] for entry in counts["rejected"].values())
-    report(
-        1,
-        1,
-        f"{counts['aliases']:,} aliases of {counts['concepts']:,} concepts, {rejected:,} rows set aside",
-    )
+            report(0, 1, "merging")
+            build_tables(staged, directory, config.merge)
+    report(1, 1, _summary(json.loads((directory / REPORT_FILE).read_text(encoding="utf-8"))))
     return stamp
 
 
-def _train(
-    config: BuildConfig, sources: list[Source], tables: str, show: Callable[[str], Report]
-) -> Path:
+def _summary(counts: dict[str, Any]) -> str:
+    """A line about the tables, with what their reader should look into."""
+    rejected = {reason: entry["rows"] for reason, entry in counts["rejected"].items()}
+    told = f"{counts['aliases']:,} aliases of {counts['concepts']:,} concepts, {sum(rejected.values()):,} rows set aside"
+    if conflicts := counts["conflicts"]["mappings"]:
+        told += f", {conflicts:,} mappings refused (they would join two ids of one authority)"
+    if CUT_SHORT in rejected:
+        told += (
+            f"; {rejected[CUT_SHORT]} input files end before their time, what follows there is lost"
+        )
+    return told
+
+
+def _forget_sources(config: BuildConfig) -> None:
+    """Remove the shards of sources that this build no longer reads."""
+    used = {fingerprint(source.fingerprint()) for source in config.sources}
+    for directory in config.layout.sources.iterdir():
+        if directory.name not in used:
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+def _train(config: BuildConfig, tables: str, show: Callable[[str], Report]) -> Path:
     """The trained and exported encoder's directory."""
     from index_builder.export import export_encoder  # torch: only where something is trained
     from index_builder.pairs import read_names
@@ -106,7 +185,7 @@ def _train(
     directory, stamp = layout.tables, tables
     if config.sources_for("training") != config.sources_for("index"):
         directory = layout.training_tables
-        stamp = _tables(directory, config.sources_for("training"), sources, show("training tables"))
+        stamp = _tables(config, config.sources_for("training"), directory, show)
     names = read_names(directory, config.train.source_weights)
     base = Path(config.train.base_model)
     base_files = file_stats(base) if base.is_dir() else []
