@@ -61,6 +61,7 @@ def materialize_index(
     """Write generation `index_id` and put it into service; its manifest comes back."""
     concepts = pq.read_table(build.tables / CONCEPTS_FILE)
     aliases = pq.read_table(build.tables / ALIASES_FILE)
+    report = json.loads((build.tables / REPORT_FILE).read_text(encoding="utf-8"))
     encoder = OnnxEncoder(encoder_directory)
     dense = config.dense_index
     if dense == "auto":
@@ -102,8 +103,11 @@ def materialize_index(
         builder=f"bioelx-mcp {__version__}",
         concepts=concepts.num_rows,
         aliases=aliases.num_rows,
-        languages=json.loads((build.tables / REPORT_FILE).read_text(encoding="utf-8"))["languages"],
-        sources=_source_cards(aliases),
+        languages=report["languages"],
+        sources=tuple(
+            SourceCard(name=name, aliases=count, licenses=report["source_licenses"].get(name, ()))
+            for name, count in report["sources"].items()
+        ),
         encoder=EncoderCard(
             name=encoder.config.name,
             dimension=encoder.dimension,
@@ -155,21 +159,6 @@ def _rows(aliases: pa.Table, vectors: Path, schema: pa.Schema) -> Iterator[pa.Re
         columns = [part[field.name].combine_chunks() for field in ALIASES_SCHEMA]
         yield pa.record_batch([*columns, keys, grams, shard], schema=schema)
         start += len(shard)
-
-
-def _source_cards(aliases: pa.Table) -> tuple[SourceCard, ...]:
-    """Counts by source; a row of several sources counts for each, with all licences of the row."""
-    totals: dict[str, int] = {}
-    licenses: dict[str, set[str]] = {}
-    for row in aliases.group_by(["source", "license"]).aggregate([([], "count_all")]).to_pylist():
-        for source in row["source"].split("|"):
-            totals[source] = totals.get(source, 0) + row["count_all"]
-            if "|" not in row["source"]:
-                licenses.setdefault(source, set()).update(filter(None, row["license"].split("|")))
-    return tuple(
-        SourceCard(name=name, aliases=count, licenses=tuple(sorted(licenses.get(name, ()))))
-        for name, count in sorted(totals.items(), key=lambda item: (-item[1], item[0]))
-    )
 
 
 def _probes(aliases: pa.Table, encoder: OnnxEncoder) -> tuple[Probe, ...]:

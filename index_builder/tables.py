@@ -276,6 +276,7 @@ class _Merge:
             "languages": counts("language"),
             "sources": counts("source"),
             "licenses": counts("license"),
+            "source_licenses": self._source_licenses(),
             "versions": {
                 k: v for staged in self._sources for k, v in staged.source.versions().items()
             },
@@ -290,6 +291,14 @@ class _Merge:
             },
             "rejected": self._rejected(),
         }
+
+    def _source_licenses(self) -> dict[str, list[str]]:
+        """The licences that each source's names came under."""
+        found: dict[str, set[str]] = {}
+        for source, license in self._db.sql("SELECT source, license FROM provenance").fetchall():
+            for one in filter(None, source.split("|")):
+                found.setdefault(one, set()).update(filter(None, license.split("|")))
+        return {source: sorted(found[source]) for source in sorted(found)}
 
     def _rejected(self) -> dict[str, Any]:
         """Rows and names set aside, by reason, with the first examples; all are in the shards of their source."""

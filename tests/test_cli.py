@@ -24,7 +24,7 @@ from bioelx_mcp.settings import load_settings
 def test_without_a_command_the_help_names_them_all(cli: Cli) -> None:
     result = cli()
     assert (result.code, result.err) == (0, "")
-    commands = ("demo", "serve", "search", "link", "rank", "build-index", "evaluate", "info")
+    commands = ("demo", "serve", "search", "link", "rank", "build-index", "wikidata-query", "info")
     assert all(f" {command} " in result.out for command in (*commands, "mcp-config"))
     assert cli("--help").out == result.out
     assert cli("--version") == (0, f"{__version__}\n", "")
@@ -233,3 +233,37 @@ def test_the_installed_command_reads_and_writes_utf8_in_any_locale(served: Path)
     bad = subprocess.run(command, input=b"\xff\n", capture_output=True, env=environment)
     assert (bad.returncode, bad.stdout) == (2, b"")
     assert bad.stderr.startswith(b"bioelx-mcp: stdin is not UTF-8: ")
+
+
+def test_the_wikidata_query_asks_for_names_by_property_and_language(cli: Cli) -> None:
+    result = cli("wikidata-query", "--property", "P486", "--language", "th", "--language", "de")
+    assert (result.code, result.err) == (0, "")
+    assert "wdt:P486" in result.out
+    assert all(f'"{language}"' in result.out for language in ("th", "de"))
+    assert cli("wikidata-query", "--property", "486").code == 2
+
+
+def test_a_plan_tells_what_a_preset_fetches_and_does_nothing(cli: Cli, tmp_path: Path) -> None:
+    out = tmp_path / "open"
+    result = cli("build-index", "--preset", "open", "--plan", "--out", str(out))
+    assert (result.code, result.err) == (0, "")
+    assert "hpo-translations" in result.out and "CC-BY-4.0" in result.out
+    assert not out.exists()
+    table = cli("build-index", "--source", "table=x.tsv", "--out", str(out), "--plan")
+    assert table.out == "nothing is fetched\n"
+
+
+def test_a_preset_takes_the_path_of_a_source_and_says_what_is_wrong(
+    cli: Cli, tmp_path: Path
+) -> None:
+    out = ["--out", str(tmp_path / "out")]
+    unknown = cli("build-index", "--preset", "closed", *out)
+    assert (unknown.code, unknown.err) == (
+        2,
+        "bioelx-mcp: unknown preset 'closed'; there are: open, umls\n",
+    )
+    both = cli("build-index", "--preset", "open", "--config", "build.toml", *out)
+    assert both.code == 2 and "one of them" in both.err
+    given = [*out, "--source", f"umls={tmp_path / 'META'}", "--mirror", str(tmp_path)]
+    missing = cli("build-index", "--preset", "umls", *given)
+    assert missing.code == 2 and f"{tmp_path / 'META'}: no such file" in missing.err

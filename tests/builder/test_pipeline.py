@@ -195,6 +195,39 @@ def test_what_cannot_be_built_is_said_before_any_work(
         build(names_tsv, out=names_tsv)
 
 
+def test_a_build_killed_while_it_reads_gives_byte_for_byte_the_same_tables(tmp_path: Path) -> None:
+    source = tmp_path / "names.tsv"
+    rows = (f"MADE:{n % 9973}\tname {n}\tde\n" for n in range(60_000))
+    source.write_text("concept_id\tname\tlanguage\n" + "".join(rows))
+    read = f"""
+import sys; from pathlib import Path
+from index_builder import staging; from index_builder.sources.formats import reading
+staging.SHARD_ROWS, reading.BLOCK_BYTES = 2000, 20_000
+from index_builder.sources.table import TableSource
+out = Path(sys.argv[1])
+report = lambda done, total, text: print(done, file=sys.stderr)
+staged = staging.stage_source(TableSource(path=Path({str(source)!r})), out / "shards", workers=1, max_rejected=0, report=report)
+from index_builder.tables import build_tables
+build_tables([staged], out / "tables")
+"""
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    subprocess.run([sys.executable, "-c", read, str(whole)], check=True, capture_output=True)
+    rng = random.Random(0)
+    for _ in range(4):
+        command = [sys.executable, "-c", read, str(broken)]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stderr is not None
+            for _, _ in zip(range(rng.randrange(1, 20)), process.stderr, strict=False):
+                pass
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+    shards = len(list((broken / "shards").glob("*.json")))
+    assert 0 < shards < len(list((whole / "shards").glob("*.json")))
+    subprocess.run([sys.executable, "-c", read, str(broken)], check=True, capture_output=True)
+    for name in ("concepts.parquet", "aliases.parquet", "report.json"):
+        assert (broken / "tables" / name).read_bytes() == (whole / "tables" / name).read_bytes()
+
+
 RUN = """
 import sys; from pathlib import Path
 import index_builder.embed; index_builder.embed.SHARD_ROWS = 100

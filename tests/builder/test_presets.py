@@ -9,9 +9,12 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from bioelx_mcp.errors import UsageError
+from bioelx_mcp.index import AliasIndex
 from builder.conftest import read_rows
 from index_builder.config import PRESETS, BuildConfig, SourceConfig, preset_path
 from index_builder.downloads import fetch, plan_downloads, read_catalog, render_plan
+from index_builder.pipeline import build_index
 from index_builder.sources import REGISTRY
 
 NAMES = sorted(path.stem for path in PRESETS.glob("*.toml") if path.stem != "catalog")
@@ -161,3 +164,40 @@ def test_what_a_preset_comments_out_can_be_taken_in(name: str, tmp_path: Path) -
     path.write_text(text.replace('encoder = "starter"', "") if "\n[train]" in text else text)
     whole, preset = BuildConfig.read(path), read_preset(name, tmp_path)
     assert (len(whole.sources), whole.train) != (len(preset.sources), preset.train)
+
+
+def test_the_open_preset_builds_from_a_mirror_and_is_answered_from(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mirror, catalog = tmp_path / "mirror", read_catalog()
+    config = read_preset("open", tmp_path).model_copy(update={"mirror": mirror})
+    for _, entry in fetched(config):
+        path = mirror / catalog[entry].local
+        write_sample(entry, path)
+        for wanted in catalog[entry].wanted(mirror):
+            if not wanted.path.exists():  # one of many: the same rows once more
+                wanted.path.write_bytes(next(path.iterdir()).read_bytes())
+    manifest = build_index(config)
+    told = capsys.readouterr().err
+    assert "to be fetched" not in told
+    assert f"index: {manifest.index_id} in service" in told
+    assert {"de", "en"} <= set(manifest.languages)
+    licenses = {card.name: card.licenses for card in manifest.sources}
+    assert licenses["HPO"] == ("HPO licence: cite, state the version, do not alter",)
+    index = AliasIndex(config.out)
+    found = {
+        index.concept(int(index.alias_concept[row])).concept_id
+        for row in index.search_exact("zolgie")
+    }
+    assert "UMLS:C9000001" in found  # HP and Mondo meet there
+    row = index.find_concept("MONDO:9000001")
+    assert row is not None
+    assert index.concept(row).concept_id == "UMLS:C9000001"
+
+
+def test_a_public_file_is_read_by_no_other_kind_of_source(tmp_path: Path) -> None:
+    write_sample("doid", tmp_path / "doid.json")
+    source = {"kind": "table", "fetch": "doid"}
+    data = {"out": tmp_path / "out", "sources": [source], "mirror": tmp_path, "encoder": "starter"}
+    with pytest.raises(UsageError, match="fetch: doid is read by kind 'obo', not 'table'"):
+        build_index(BuildConfig.parse(data, "options"))

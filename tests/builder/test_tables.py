@@ -168,6 +168,7 @@ def test_the_report_counts_by_language_source_and_licence(tmp_path: Path) -> Non
         "languages": {"de": 1, "en": 1},
         "sources": {"x": 2, "y": 1},
         "licenses": {"": 1, "L": 1, "M": 1},
+        "source_licenses": {"x": ["L"], "y": ["M"]},
         "versions": {},
         "homonyms": {"names": 0, "examples": {}},
         "merged_ids": 0,
