@@ -352,7 +352,7 @@ def _check_share(staged: Staged, tally: Tally, most: float) -> None:
     ):
         if bad > most * of:
             path = next(p for p in staged.files("rejected") if p.stat().st_size)
-            first = json.loads(path.read_text(encoding="utf-8").splitlines()[0])
+            first = json.loads(path.read_text(encoding="utf-8").partition("\n")[0])
             raise UsageError(
                 f"source {staged.source.path}: {bad:,} of {of:,} {what} cannot be used, more than "
                 f"max_rejected = {most:g}; the first is {first['where']}: {first['reason']}: {first['row']}; "

@@ -3,6 +3,7 @@
 DIR/concepts.parquet   manifest.CONCEPTS_SCHEMA, sorted by concept_id
 DIR/aliases.parquet    manifest.ALIASES_SCHEMA, sorted by concept, kind, language, text
 DIR/report.json        counts by source, language, licence; homonyms, conflicts, what was set aside
+DIR/rejected.jsonl     the rows set aside: reason, file and line, how they begin
 Equal inputs give equal files. Of aliases that are equal but for spelling the first source's stays. The
 work is done by DuckDB, within a bound of memory and on disk beyond it.
 """
@@ -28,6 +29,7 @@ from index_builder.staging import STAGED_ALIASES, STAGED_CONCEPTS, Staged
 CONCEPTS_FILE = "concepts.parquet"
 ALIASES_FILE = "aliases.parquet"
 REPORT_FILE = "report.json"
+REJECTED_FILE = "rejected.jsonl"
 _ROW_GROUP = 100_000
 _EXAMPLES = 20
 _ORIGIN_BITS = 40  # an alias's place is origin * 2 ** 40 + row: all sources in one order
@@ -83,7 +85,7 @@ class _Merge:
         self._write(directory / CONCEPTS_FILE, CONCEPTS_SCHEMA, "concepts", "row")
         order = "concept, kind_order, language, text"
         self._write(directory / ALIASES_FILE, ALIASES_SCHEMA, "aliases", order)
-        report = self._report(conflicts)
+        report = self._report(directory, conflicts)
         write_atomically(
             directory / REPORT_FILE, json.dumps(report, indent=1, ensure_ascii=False) + "\n"
         )
@@ -254,7 +256,9 @@ class _Merge:
                 writer.write_table(table)
         temporary.replace(path)
 
-    def _report(self, conflicts: list[tuple[str, str, str, str]]) -> dict[str, Any]:
+    def _report(
+        self, directory: Path, conflicts: list[tuple[str, str, str, str]]
+    ) -> dict[str, Any]:
         def counts(column: str) -> dict[str, int]:
             """Aliases of each value; where several are joined, each counts."""
             rows = self._db.sql(
@@ -289,7 +293,7 @@ class _Merge:
                     for one, other, a, b in conflicts[:_EXAMPLES]
                 ],
             },
-            "rejected": self._rejected(),
+            "rejected": self._rejected(directory),
         }
 
     def _source_licenses(self) -> dict[str, list[str]]:
@@ -300,16 +304,16 @@ class _Merge:
                 found.setdefault(one, set()).update(filter(None, license.split("|")))
         return {source: sorted(found[source]) for source in sorted(found)}
 
-    def _rejected(self) -> dict[str, Any]:
-        """Rows and names set aside, by reason, with the first examples; all are in the shards of their source."""
+    def _rejected(self, directory: Path) -> dict[str, Any]:
+        """Rows and names set aside, by reason, with the first examples; all go into a file."""
         counts = sum((staged.counts() for staged in self._sources), Counter[str]())
         examples: dict[str, list[str]] = {reason: [] for reason in sorted(counts)}
-        for staged in self._sources:
-            for path in staged.files("rejected"):
-                for line in path.read_text(encoding="utf-8").splitlines():
-                    row = json.loads(line)
-                    if len(examples[row["reason"]]) < _EXAMPLES:
-                        examples[row["reason"]].append(f"{row['where']}: {row['row']}")
+        paths = [path for staged in self._sources for path in staged.files("rejected")]
+        text = "".join(path.read_text(encoding="utf-8") for path in paths)
+        write_atomically(directory / REJECTED_FILE, text)
+        for row in map(json.loads, filter(None, text.split("\n"))):
+            if len(examples[row["reason"]]) < _EXAMPLES:
+                examples[row["reason"]].append(f"{row['where']}: {row['row']}")
         return {r: {"rows": counts[r], "examples": told} for r, told in examples.items()}
 
     def _run(self, sql: str) -> None:

@@ -155,6 +155,9 @@ def test_names_that_cannot_serve_are_set_aside_with_examples(tmp_path: Path) -> 
         "language is no BCP-47 tag": 1,
     }
     assert rejected["concept_id is no CURIE"]["examples"] == ['made.tsv: ["7", "7"]']
+    told = [json.loads(line) for line in (tmp_path / "rejected.jsonl").read_text().splitlines()]
+    assert len(told) == 7
+    assert {"reason": "concept_id is no CURIE", "where": "made.tsv", "row": '["7", "7"]'} in told
     first = rejected["name without a letter or digit"]["examples"][0]
     assert first == f'made.tsv: ["{A}", "--"]'
 
