@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 # The CPU build of torch: an unpinned torch may bring gigabytes of CUDA.
 TORCH  ?= torch==2.13.0
 
-.PHONY: help install demo test test-shared test-vllm check fix cov golden bench wheel clean
+.PHONY: help install demo test test-shared test-vllm check fix cov golden bench bench-sources wheel clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:/' | column -t -s:
@@ -57,6 +57,11 @@ golden: $(BIN)/.dev ## write the golden files anew; read the diff
 bench: $(BIN)/.dev ## the open knowledge base: build, measure beside TF-IDF, write benchmarks/results
 	$(BIN)/bioelx-mcp build-index --config examples/open-kb.toml
 	$(BIN)/python benchmarks/retrieval.py --index build/open-kb --shared $(SHARED) --out benchmarks/results/retrieval.json
+
+bench-sources: $(BIN)/.dev ## reading: a UMLS release of 5 million rows, a Wikidata dump of 2 GB, foldings
+	$(BIN)/python benchmarks/umls_tables.py --rows 5000000 --out benchmarks/results/umls_tables.json
+	$(BIN)/python benchmarks/wikidata_dump.py --gigabytes 2 --out benchmarks/results/wikidata_dump.json
+	$(BIN)/python benchmarks/folding.py --shared $(SHARED)
 
 wheel: $(BIN)/.base ## the wheel, in dist/
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
