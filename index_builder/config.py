@@ -111,6 +111,9 @@ class TrainConfig(_Model):
     vocabulary: int = Field(default=24_000, ge=300)  # scratch only
     # how often names of a source are drawn, beside 1
     source_weights: dict[str, NonNegativeFloat] = {}
+    # share of a batch that are neighbours of the others: concepts that the model takes for them
+    hard_negatives: float = Field(default=0.0, ge=0, lt=1)
+    mining_steps: int = Field(default=2000, ge=1)  # steps after which neighbours are sought anew
     validation_concepts: int = Field(default=1000, ge=0)
     checkpoint_steps: int = Field(default=500, ge=1)
     precision: Literal["float32", "bfloat16"] = "float32"

@@ -114,29 +114,57 @@ class PairSampler:
         self._seed = seed
         weights = _language_weights(names, exponent)
         self.concepts = len(concepts)  # that pairs can be drawn of
+        # `starts` (concepts,) are the rows of their first names
         self._cumulative = np.concatenate([[0.0], np.cumsum(weights)])
-        self._starts = np.searchsorted(names.concept, concepts, side="left")
+        self.starts = np.searchsorted(names.concept, concepts, side="left")
         self._ends = np.searchsorted(names.concept, concepts, side="right")
-        bounds = np.column_stack([self._starts, self._ends]).ravel()
+        bounds = np.column_stack([self.starts, self._ends]).ravel()
         greatest = np.maximum.reduceat(np.append(names.weight, 0.0), bounds)[::2]
-        share = np.log1p(self._ends - self._starts) * greatest
+        share = np.log1p(self._ends - self.starts) * greatest
         if not share.any():
             raise UsageError("nothing to train on: every source weighs 0")
         self._share = np.cumsum(share) / share.sum()
 
-    def sample_pairs(self, step: int, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Rows (count,) of first and second names, int64."""
+    def sample_concepts(self, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        """Numbers (count,) of concepts, int64, in 0 to `self.concepts`, each drawn by its share."""
+        drawn = np.minimum(np.searchsorted(self._share, rng.random(count)), self.concepts - 1)
+        return drawn.astype(np.int64)
+
+    def sample_names(
+        self, concepts: NDArray[np.int64], rng: np.random.Generator
+    ) -> NDArray[np.int64]:
+        """A row of a name for each of these concepts (numbers), int64, languages balanced."""
+        low, high = (
+            self._cumulative[self.starts[concepts]],
+            self._cumulative[self._ends[concepts]],
+        )
+        points = low + rng.random(len(concepts)) * (high - low)
+        found = np.searchsorted(self._cumulative, points, side="right") - 1
+        clipped = np.clip(found, self.starts[concepts], self._ends[concepts] - 1)
+        return clipped.astype(np.int64)  # type: ignore[no-any-return]
+
+    def sample_pairs(
+        self,
+        step: int,
+        count: int,
+        neighbours: NDArray[np.int32] | None = None,
+        hard: float = 0.0,
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Rows (count,) of first and second names, int64.
+
+        With `neighbours` (concepts, k), of which -1 is none, a `hard` share of the pairs are of neighbours of
+        concepts that the others are of.
+        """
         rng = np.random.default_rng([self._seed, 2, step])
-        drawn = np.minimum(np.searchsorted(self._share, rng.random(count)), len(self._starts) - 1)
-        low, high = self._cumulative[self._starts[drawn]], self._cumulative[self._ends[drawn]]
+        drawn = self.sample_concepts(count, rng)
+        if neighbours is not None and hard > 0:
+            places = np.arange(count - int(count * hard), count)
+            anchors = drawn[rng.integers(0, places[0], len(places))]
+            near = neighbours[anchors, rng.integers(0, neighbours.shape[1], len(places))]
+            drawn[places] = np.where(near >= 0, near, drawn[places])
 
         def draw(rows: NDArray[np.int64]) -> NDArray[np.int64]:
-            points = low[rows] + rng.random(len(rows)) * (high[rows] - low[rows])
-            found = np.searchsorted(self._cumulative, points, side="right") - 1
-            clipped: NDArray[np.int64] = np.clip(
-                found, self._starts[drawn[rows]], self._ends[drawn[rows]] - 1
-            )
-            return clipped
+            return self.sample_names(drawn[rows], rng)
 
         first = draw(np.arange(count))
         second = draw(np.arange(count))

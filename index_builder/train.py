@@ -2,6 +2,7 @@
 
 training/base/            the untrained model and tokenizer, in the hub's layout
 training/checkpoint/      weights, optimizer state (safetensors) and step of the last checkpoint
+training/neighbours-STEP.safetensors  the hard negatives in force from a step on
 training/metrics.jsonl    step, loss, learning rate; validation recall@1 at checkpoints
 training/model/           the trained model and tokenizer, in the hub's layout; README.md is its card
 """
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import PreTrainedTokenizerFast
@@ -20,6 +22,7 @@ from transformers import PreTrainedTokenizerFast
 from bioelx_mcp.manifest import write_atomically
 from index_builder.config import Report, TrainConfig
 from index_builder.losses import make_loss
+from index_builder.mining import mine_neighbours
 from index_builder.model import (
     TextEncoder,
     encode_by_length,
@@ -62,6 +65,7 @@ def train_encoder(names: Names, config: TrainConfig, directory: Path, progress: 
     start = _resume(directory / "checkpoint", encoder, optimizer)
     _forget_metrics(directory / "metrics.jsonl", start)
     recall = float("nan")
+    neighbours: NDArray[np.int32] | None = None
     mixed = (
         torch.autocast(device.type, dtype=torch.bfloat16)
         if config.precision == "bfloat16"
@@ -73,7 +77,9 @@ def train_encoder(names: Names, config: TrainConfig, directory: Path, progress: 
             rate = config.learning_rate * _schedule(step, config)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            first, second = sampler.sample_pairs(step, pairs)
+            if config.hard_negatives and (step == start or step % config.mining_steps == 0):
+                neighbours = _neighbours(directory, step, encoder, tokenizer, sampler, config)
+            first, second = sampler.sample_pairs(step, pairs, neighbours, config.hard_negatives)
             rows = np.concatenate([first, second])
             ids, mask = tokenize(tokenizer, training.text(rows), config.max_length)
             with mixed:
@@ -163,6 +169,35 @@ def validation_recall(
     similarity = (vectors[torch.from_numpy(queries)] @ vectors.T).numpy()
     similarity[key[queries][:, None] == key[None, :]] = -1.0
     return float(np.mean(concept[similarity.argmax(1)] == concept[queries]))
+
+
+def _neighbours(
+    directory: Path,
+    step: int,
+    encoder: TextEncoder,
+    tokenizer: PreTrainedTokenizerFast,
+    sampler: PairSampler,
+    config: TrainConfig,
+) -> NDArray[np.int32]:
+    """The neighbours in force at a step: mined when its stretch of `mining_steps` began, kept for a resume."""
+    begin = step - step % config.mining_steps
+    path = directory / f"neighbours-{begin:07d}.safetensors"
+    if path.exists():
+        return load_file(path)["neighbours"].numpy()
+    encoder.eval()
+    found = mine_neighbours(
+        sampler,
+        lambda texts: embed_names(encoder, tokenizer, texts, config.max_length),
+        config.seed,
+        begin,
+    )
+    encoder.train()
+    fresh = path.with_suffix(".new")
+    save_file({"neighbours": torch.from_numpy(found)}, fresh)
+    fresh.rename(path)
+    for older in sorted(directory.glob("neighbours-*.safetensors"))[:-2]:
+        older.unlink()
+    return found
 
 
 def _checkpoint(

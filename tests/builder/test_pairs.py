@@ -173,3 +173,18 @@ def test_names_of_a_table_in_many_row_groups_have_one_code_a_value_and_their_sou
     assert of.language.tolist() == [0, 1, 0, 2, 1]
     assert of.weight.tolist() == [0.5, 1.0, 2.0, 1.0, 2.0]
     assert len(of) == 5
+
+
+def test_a_share_of_the_pairs_is_of_neighbours_of_the_others() -> None:
+    of = names([(concept, f"{n}{concept}", "en") for concept in range(100) for n in "ab"])
+    neighbours = np.full((100, 2), -1, dtype=np.int32)
+    neighbours[:50] = (np.arange(50) + 50)[:, None]  # of concept i: i + 50
+    first, _ = sampler(of).sample_pairs(3, 200, neighbours, 0.4)
+    drawn = of.concept[first]
+    assert len(drawn) == 200
+    easy, hard = drawn[:120], drawn[120:]
+    plain, _ = sampler(of).sample_pairs(3, 200)
+    assert np.array_equal(of.concept[plain][:120], easy)
+    anchored = np.isin(hard - 50, easy)
+    assert np.mean(hard >= 50) > 0.6  # a half are neighbours; where there is none, any concept
+    assert np.all(anchored[hard >= 50] | np.isin(hard[hard >= 50], of.concept[plain][120:]))

@@ -114,6 +114,26 @@ def test_a_training_that_was_killed_goes_on_to_the_same_metrics_and_weights(
     assert equal(weights(tmp_path), weights(trained))
 
 
+def test_a_training_with_hard_negatives_that_was_killed_goes_on_to_the_same_weights(
+    tmp_path: Path, names: Names
+) -> None:
+    keys = config(
+        steps=12, checkpoint_steps=4, hard_negatives=0.5, mining_steps=6, validation_concepts=0
+    )
+    train_encoder(names, keys, tmp_path / "whole", quiet)
+    mined = sorted(path.name for path in (tmp_path / "whole").glob("neighbours-*"))
+    assert mined == ["neighbours-0000000.safetensors", "neighbours-0000006.safetensors"]
+
+    def killer(done: int, total: int, text: str) -> None:
+        if done == 8:  # after the second mining, before its checkpoint
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_encoder(names, keys, tmp_path / "broken", killer)
+    train_encoder(names, keys, tmp_path / "broken", quiet)
+    assert equal(weights(tmp_path / "broken"), weights(tmp_path / "whole"))
+
+
 def test_a_checkpoint_that_was_being_replaced_is_read_from_its_old_place(
     tmp_path: Path, names: Names, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,9 +145,9 @@ def test_a_checkpoint_that_was_being_replaced_is_read_from_its_old_place(
     steps: list[int] = []
     right = PairSampler.sample_pairs
 
-    def sample_pairs(self: PairSampler, step: int, count: int) -> Any:
+    def sample_pairs(self: PairSampler, step: int, *rest: Any) -> Any:
         steps.append(step)
-        return right(self, step, count)
+        return right(self, step, *rest)
 
     monkeypatch.setattr(PairSampler, "sample_pairs", sample_pairs)
     train_encoder(names, config(**keys), tmp_path, quiet)
