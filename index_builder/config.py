@@ -82,6 +82,12 @@ def file_stats(path: Path) -> list[tuple[str, int, int]]:
 # Prefixes, best first: which of its ids a concept goes by.
 ID_ORDER = ("UMLS", "MONDO", "DOID", "ORPHA", "MESH", "HP", "NCIT", "OMIM", "SNOMEDCT", "CHEBI")
 SCRATCH = "scratch:"
+# Short names of published base models: address on the hub, and the pooling they were trained with.
+BASE_MODELS = {
+    "sapbert-xlmr": ("cambridgeltl/SapBERT-UMLS-2020AB-all-lang-from-XLMR", "cls"),
+    "sapbert-xlmr-large": ("cambridgeltl/SapBERT-UMLS-2020AB-all-lang-from-XLMR-large", "cls"),
+    "bioelx": ("bioelx-nlp/bioelx_retriever", "cls"),
+}
 
 
 class TrainConfig(_Model):
@@ -90,13 +96,14 @@ class TrainConfig(_Model):
     A model from scratch wants another learning rate and no [CLS]: there the defaults are 1e-3 and mean.
     """
 
-    base_model: str = (
-        "scratch:tiny"  # a hub name, a directory, or scratch:tiny | scratch:mini | scratch:small
-    )
+    # a name of the hub, a short name (BASE_MODELS), a directory, or scratch:tiny | scratch:mini | scratch:small
+    base_model: str = "scratch:tiny"
     loss: Literal["multi-similarity", "infonce"] = "multi-similarity"
     pooling: Literal["cls", "mean"] = "cls"
     steps: int = Field(default=2000, ge=1)
     batch_pairs: int = Field(default=256, ge=2)
+    # names that go through the model at once; 0: all of a batch. Fewer take less memory, and give the same gradient
+    forward_names: int = Field(default=0, ge=0)
     learning_rate: float = Field(default=2e-5, gt=0)
     warmup: float = Field(default=0.1, ge=0, le=1)  # share of the steps
     weight_decay: float = Field(default=0.01, ge=0)
@@ -121,8 +128,14 @@ class TrainConfig(_Model):
 
     @model_validator(mode="before")
     @classmethod
-    def _scratch_defaults(cls, data: Any) -> Any:
-        if isinstance(data, dict) and str(data.get("base_model", SCRATCH)).startswith(SCRATCH):
+    def _model_defaults(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        base = data.get("base_model", SCRATCH)
+        if base in BASE_MODELS:
+            address, pooling = BASE_MODELS[base]
+            return {"pooling": pooling, **data, "base_model": address}
+        if str(base).startswith(SCRATCH):
             return {"learning_rate": 1e-3, "pooling": "mean", **data}
         return data
 

@@ -1,6 +1,6 @@
 """The encoder in torch: a transformer with its pooling and unit norm, from a checkpoint or from scratch."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -60,18 +60,63 @@ def tokenize(
     return batch["input_ids"], batch["attention_mask"]
 
 
+Encode = Callable[[Tensor, Tensor], Tensor]
+"""Token ids and mask to unit vectors, as a TextEncoder does."""
+
+
 def encode_by_length(
-    encoder: TextEncoder, input_ids: Tensor, attention_mask: Tensor, chunks: int = 4
+    encode: Encode, input_ids: Tensor, attention_mask: Tensor, chunks: int = 4
 ) -> Tensor:
-    """As `encoder(...)`, in chunks of like length: half the tokens of a batch of names are padding else."""
+    """As `encode(...)`, in chunks of like length: half the tokens of a batch of names are padding else."""
     lengths = attention_mask.sum(1)
     order = lengths.argsort()
     parts = []
     for rows in order.tensor_split(chunks):
         if len(rows):
             width = int(lengths[rows].max())
-            parts.append(encoder(input_ids[rows, :width], attention_mask[rows, :width]))
+            parts.append(encode(input_ids[rows, :width], attention_mask[rows, :width]))
     return torch.cat(parts)[order.argsort()]
+
+
+def backward_in_chunks(
+    encode: Encode,
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    names: int,
+    loss_of: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """The loss of a whole batch, its gradient added to the weights, `names` of it through the model at once.
+
+    Gradient caching (Gao et al., RepL4NLP 2021): vectors without a graph, the gradient of the loss by them,
+    then each chunk once more with its part of that gradient. Dropout is drawn alike both times.
+    """
+    rows = [slice(start, start + names) for start in range(0, len(input_ids), names)]
+    states, parts = [], []
+    with torch.no_grad():
+        for part in rows:
+            states.append(_random_state(input_ids.device))
+            parts.append(encode(input_ids[part], attention_mask[part]))
+    vectors = torch.cat(parts).requires_grad_()
+    loss = loss_of(vectors)
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert vectors.grad is not None
+    after = _random_state(input_ids.device)
+    for part, state in zip(rows, states, strict=True):
+        _set_random_state(state, input_ids.device)
+        encode(input_ids[part], attention_mask[part]).backward(vectors.grad[part])  # type: ignore[no-untyped-call]
+    _set_random_state(after, input_ids.device)
+    return loss.detach()
+
+
+def _random_state(device: torch.device) -> Tensor:
+    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
+
+
+def _set_random_state(state: Tensor, device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state, device)
+    else:
+        torch.set_rng_state(state)
 
 
 def load_model(

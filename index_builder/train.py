@@ -9,14 +9,15 @@ training/model/           the trained model and tokenizer, in the hub's layout; 
 
 import json
 import shutil
-from contextlib import nullcontext
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
 from bioelx_mcp.manifest import write_atomically
@@ -25,6 +26,7 @@ from index_builder.losses import make_loss
 from index_builder.mining import mine_neighbours
 from index_builder.model import (
     TextEncoder,
+    backward_in_chunks,
     encode_by_length,
     load_model,
     reload_model,
@@ -66,11 +68,6 @@ def train_encoder(names: Names, config: TrainConfig, directory: Path, progress: 
     _forget_metrics(directory / "metrics.jsonl", start)
     recall = float("nan")
     neighbours: NDArray[np.int32] | None = None
-    mixed = (
-        torch.autocast(device.type, dtype=torch.bfloat16)
-        if config.precision == "bfloat16"
-        else nullcontext()
-    )
     with (directory / "metrics.jsonl").open("a", encoding="utf-8") as metrics:
         for step in range(start, config.steps):
             torch.manual_seed(config.seed * 1_000_003 + step)  # dropout, the same after a resume
@@ -82,14 +79,12 @@ def train_encoder(names: Names, config: TrainConfig, directory: Path, progress: 
             first, second = sampler.sample_pairs(step, pairs, neighbours, config.hard_negatives)
             rows = np.concatenate([first, second])
             ids, mask = tokenize(tokenizer, training.text(rows), config.max_length)
-            with mixed:
-                vectors = encode_by_length(encoder, ids.to(device), mask.to(device))
             labels, keys = (
                 torch.from_numpy(a[rows]).to(device) for a in (training.concept, training.key)
             )
-            loss = loss_of(vectors, labels, keys)
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            batch_loss = partial(loss_of, labels=labels, keys=keys)
+            loss = _backward(encoder, ids.to(device), mask.to(device), batch_loss, config)
             nn.utils.clip_grad_norm_(encoder.parameters(), 1.0)
             optimizer.step()
             done = step + 1
@@ -113,6 +108,27 @@ def train_encoder(names: Names, config: TrainConfig, directory: Path, progress: 
     save_model(encoder.eval(), tokenizer, model)
     _write_card(model / "README.md", config, names, recall)
     return model
+
+
+def _backward(
+    encoder: TextEncoder,
+    ids: Tensor,
+    mask: Tensor,
+    loss_of: Callable[[Tensor], Tensor],
+    config: TrainConfig,
+) -> Tensor:
+    """The loss of a batch, its gradient added to the weights."""
+    half = config.precision == "bfloat16"
+
+    def encode(ids: Tensor, mask: Tensor) -> Tensor:
+        with torch.autocast(ids.device.type, dtype=torch.bfloat16, enabled=half):
+            return encoder(ids, mask)  # type: ignore[no-any-return]
+
+    if config.forward_names:
+        return backward_in_chunks(encode, ids, mask, config.forward_names, loss_of)
+    loss = loss_of(encode_by_length(encode, ids, mask))
+    loss.backward()  # type: ignore[no-untyped-call]
+    return loss.detach()
 
 
 def _schedule(step: int, config: TrainConfig) -> float:

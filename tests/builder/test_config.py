@@ -173,3 +173,11 @@ def test_a_fingerprint_changes_with_the_version_of_builder_schema_and_text(
     before = fingerprint("tables")
     monkeypatch.setattr(config_module, version, 99)
     assert fingerprint("tables") != before
+
+
+def test_a_published_base_model_has_a_short_name_and_its_own_pooling() -> None:
+    config = TrainConfig.model_validate({"base_model": "bioelx"})
+    assert (config.base_model, config.pooling) == ("bioelx-nlp/bioelx_retriever", "cls")
+    assert config.learning_rate == 2e-5
+    large = TrainConfig.model_validate({"base_model": "sapbert-xlmr-large", "pooling": "mean"})
+    assert large.base_model.endswith("from-XLMR-large") and large.pooling == "mean"

@@ -27,7 +27,15 @@ from builder.conftest import tables_of
 from index_builder import export
 from index_builder.config import SourceConfig, TrainConfig
 from index_builder.export import export_encoder
-from index_builder.model import TextEncoder, load_model, reload_model, tokenize, train_tokenizer
+from index_builder.losses import make_loss
+from index_builder.model import (
+    TextEncoder,
+    backward_in_chunks,
+    load_model,
+    reload_model,
+    tokenize,
+    train_tokenizer,
+)
 from index_builder.pairs import Names, PairSampler, read_names
 from index_builder.sources import open_source
 from index_builder.train import embed_names, train_encoder
@@ -182,6 +190,54 @@ def test_equal_seeds_give_equal_weights_and_others_other_weights(
     assert equal(models[0], models[1])
     assert not equal(models[0], models[2])
     assert all(tensor.isfinite().all() for tensor in models[0].values())
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_a_batch_in_chunks_has_the_gradient_of_the_whole(dropout: float) -> None:
+    torch.manual_seed(0)
+    shape = BertConfig(
+        vocab_size=50,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=0.0,
+    )
+    encoder = TextEncoder(BertModel(shape, add_pooling_layer=False), "mean").train()
+    ids, mask = torch.randint(5, 50, (12, 6)), torch.ones(12, 6, dtype=torch.long)
+    labels = torch.arange(6).repeat(2)
+    keys = torch.arange(12)
+    loss_of = make_loss(config(loss="infonce"))
+
+    def gradients(names: int) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        encoder.zero_grad()
+        torch.manual_seed(1)
+        loss = backward_in_chunks(encoder, ids, mask, names, lambda v: loss_of(v, labels, keys))
+        return loss, [p.grad.clone() for p in encoder.parameters() if p.grad is not None]
+
+    torch.manual_seed(1)
+    encoder.zero_grad()
+    plain = loss_of(encoder(ids, mask), labels, keys)
+    plain.backward()  # type: ignore[no-untyped-call]
+    expected = [p.grad.clone() for p in encoder.parameters() if p.grad is not None]
+    for names in (12, 5) if not dropout else (12,):  # chunks draw another dropout than the whole
+        loss, found = gradients(names)
+        assert loss.item() == pytest.approx(plain.item(), rel=1e-5)
+        for one, other in zip(found, expected, strict=True):
+            assert torch.allclose(one, other, atol=1e-6)
+    again, repeated = gradients(5)
+    once, first = gradients(5)
+    assert again == once
+    assert all(torch.equal(one, other) for one, other in zip(repeated, first, strict=True))
+
+
+def test_a_training_in_chunks_learns_as_one_of_whole_batches(tmp_path: Path, names: Names) -> None:
+    keys = {"steps": 3, "validation_concepts": 0, "checkpoint_steps": 1}
+    train_encoder(names, config(**keys), tmp_path / "whole", quiet)
+    train_encoder(names, config(**keys, forward_names=20), tmp_path / "chunks", quiet)
+    losses = [[line["loss"] for line in metrics(tmp_path / name)] for name in ("whole", "chunks")]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
 
 
 def test_without_validation_concepts_the_recall_is_nan(tmp_path: Path, names: Names) -> None:
