@@ -23,7 +23,7 @@ from bioelx_mcp.evaluation.datasets import Query, read_xlbel
 from bioelx_mcp.evaluation.metrics import RECALL_AT, Outcome, average, first_right, summarize
 from bioelx_mcp.index import AliasIndex
 from bioelx_mcp.retriever import Retriever
-from bioelx_mcp.text import normalize_alias
+from bioelx_mcp.text import character_grams, normalize_alias
 
 LIMIT = max(RECALL_AT)
 Search = Callable[
@@ -62,7 +62,9 @@ def tfidf(index: AliasIndex) -> Search:
 def lexical(index: AliasIndex) -> Search:
     return lambda texts: (
         distinct(
-            index.alias_concept[index.search_lexical(normalize_alias(text), LIMIT * 8)].tolist()
+            index.alias_concept[
+                index.search_lexical(character_grams(normalize_alias(text)), LIMIT * 8)
+            ].tolist()
         )
         for text in texts
     )

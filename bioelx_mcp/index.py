@@ -3,6 +3,7 @@
 Distances and BM25 scores end here: what leaves is rows and similarities in [0, 1]. Thread-safe.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from bioelx_mcp.encoder import OnnxEncoder
 from bioelx_mcp.errors import InvalidArtifactError
+from bioelx_mcp.lexicon import Lexicon
 from bioelx_mcp.manifest import (
     ALIASES_TABLE,
     CONCEPTS_TABLE,
@@ -23,7 +25,7 @@ from bioelx_mcp.manifest import (
     read_manifest,
 )
 from bioelx_mcp.schema import Concept
-from bioelx_mcp.text import character_grams, normalize_concept_id
+from bioelx_mcp.text import normalize_concept_id
 
 Rows = NDArray[np.int64]
 Similarities = NDArray[np.float32]
@@ -38,6 +40,7 @@ class AliasIndex:
     Attributes:
         manifest: what the index promises.
         encoder: the query encoder that made its vectors.
+        lexicon: the inverted index of its aliases' character grams.
     """
 
     def __init__(self, path: Path, *, threads: int = 0) -> None:
@@ -58,6 +61,7 @@ class AliasIndex:
         self.encoder = OnnxEncoder(layout.encoder(index_id), threads=threads)
         _verify_encoder(self.manifest, self.encoder, layout.encoder(index_id), self._rebuild)
         try:
+            self.lexicon = Lexicon(layout.lexicon(index_id))
             database = lancedb.connect(layout.tables(index_id))
             concepts = database.open_table(CONCEPTS_TABLE).to_arrow()
             self._table = database.open_table(ALIASES_TABLE)
@@ -70,10 +74,11 @@ class AliasIndex:
         self._load(columns, concepts)
 
     def _check_counts(self, path: Path, aliases: int, concepts: int) -> None:
-        if (aliases, concepts) != (self.manifest.aliases, self.manifest.concepts):
+        promised = self.manifest.aliases
+        if (aliases, self.lexicon.size, concepts) != (promised, promised, self.manifest.concepts):
             raise InvalidArtifactError(
-                f"{path} holds {aliases} aliases of {concepts} concepts, its manifest promises "
-                f"{self.manifest.aliases} of {self.manifest.concepts}: {self._rebuild}"
+                f"{path} holds {aliases} aliases ({self.lexicon.size} in the lexicon) of {concepts} concepts, "
+                f"its manifest promises {promised} of {self.manifest.concepts}: {self._rebuild}"
             )
 
     def _scan(self, columns: list[str]) -> pa.Table:
@@ -141,19 +146,9 @@ class AliasIndex:
             else rows
         )
 
-    def search_lexical(self, normalized: str, limit: int) -> Rows:
-        """Rows of at most `limit` aliases that share character grams with the text, best BM25 first."""
-        grams = character_grams(normalized)
-        if not grams:
-            return np.empty(0, dtype=np.int64)
-        found = (
-            self._table.search(" ".join(grams), query_type="fts", fts_columns="grams")
-            .select(["_score"])
-            .with_row_id(True)
-            .limit(limit)
-            .to_arrow()
-        )
-        return self._rows_of(found["_rowid"].to_numpy())
+    def search_lexical(self, grams: Iterable[str], limit: int) -> Rows:
+        """Rows of at most `limit` aliases that share character grams, best BM25 first."""
+        return self.lexicon.search(grams, limit)
 
     def search_dense(
         self, vectors: NDArray[np.float32], limit: int

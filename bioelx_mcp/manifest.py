@@ -2,6 +2,7 @@
 
 DIR/manifest.json               names the generation that is served; replaced atomically
 DIR/generations/ID/tables/      Lance tables `concepts` and `aliases`
+DIR/generations/ID/lexicon/     the inverted index of the aliases' character grams
 DIR/generations/ID/encoder/     the query encoder that made the vectors
 """
 
@@ -53,7 +54,6 @@ ALIASES_SCHEMA = pa.schema(
     ]
 )
 KEY_FIELD = pa.field("key", pa.int64(), nullable=False)  # alias_key(normalized)
-GRAMS_FIELD = pa.field("grams", pa.string(), nullable=False)  # character_grams, space-joined
 
 
 def vector_field(dimension: int) -> pa.Field:
@@ -132,6 +132,9 @@ class IndexLayout:
 
     def tables(self, index_id: str) -> Path:
         return self.generation(index_id) / "tables"
+
+    def lexicon(self, index_id: str) -> Path:
+        return self.generation(index_id) / "lexicon"
 
     def encoder(self, index_id: str) -> Path:
         return self.generation(index_id) / "encoder"

@@ -30,7 +30,7 @@ _BATCH = 64
 class Evidence:
     """The aliases that the channels found for a mention: row i of each array is one alias.
 
-    `cosine` and `lexical` (Dice of the character grams) lie in [0, 1]; `exact` marks equal normalised text.
+    `cosine` and `lexical` (Dice of the character grams, rare ones weighing more) lie in [0, 1]; `exact` marks equal normalised text.
     """
 
     rows: Rows
@@ -102,17 +102,21 @@ class Retriever:
     def gather(self, text: str, near: tuple[Rows, Similarities], hits: int) -> Evidence:
         """What the channels find for a mention; `near` is what the dense one found."""
         normalized = normalize_alias(text)
-        grams = set(character_grams(normalized))
+        grams = character_grams(normalized)
         exact = self.index.search_exact(normalized)
-        spelt = self.index.search_lexical(normalized, min(hits, _LEXICAL_HITS))
+        spelt = self.index.search_lexical(grams, min(hits, _LEXICAL_HITS))
         rows = np.unique(np.concatenate([near[0], spelt, exact]))
         # An alias that only spelling found has no cosine at hand: it counts as the farthest one that has.
         cosine = np.full(len(rows), near[1].min(initial=1.0), dtype=np.float32)
         cosine[np.searchsorted(rows, near[0])] = near[1]
+        weight = self.index.lexicon.weight
+        mine = {gram: weight(gram) for gram in grams}
+        total = sum(mine.values())
         lexical = np.zeros(len(rows), dtype=np.float32)
         for i, alias in enumerate(self.index.alias_normalized.take(rows).to_pylist()):
             theirs = character_grams(alias)
-            lexical[i] = 2.0 * len(grams.intersection(theirs)) / (len(grams) + len(theirs) or 1)
+            shared = sum(mine.get(gram, 0.0) for gram in theirs)
+            lexical[i] = 2.0 * shared / (total + sum(map(weight, theirs)) or 1.0)
         return Evidence(rows, cosine, lexical, np.isin(rows, exact))
 
     def order(self, evidence: Evidence, scores: NDArray[np.float64]) -> NDArray[np.intp]:

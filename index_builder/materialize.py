@@ -15,16 +15,16 @@ import lancedb
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from lancedb.index import FTS, IvfRq
+from lancedb.index import IvfRq
 
 from bioelx_mcp import __version__
 from bioelx_mcp.encoder import OnnxEncoder
 from bioelx_mcp.errors import BioelxError
+from bioelx_mcp.lexicon import Lexicon, write_lexicon
 from bioelx_mcp.manifest import (
     ALIASES_SCHEMA,
     ALIASES_TABLE,
     CONCEPTS_TABLE,
-    GRAMS_FIELD,
     KEY_FIELD,
     EncoderCard,
     IndexLayout,
@@ -37,7 +37,6 @@ from bioelx_mcp.manifest import (
     vector_field,
     write_manifest,
 )
-from bioelx_mcp.text import character_grams
 from index_builder.config import BuildLayout, IndexConfig
 from index_builder.embed import read_vectors
 from index_builder.tables import ALIASES_FILE, CONCEPTS_FILE, REPORT_FILE
@@ -73,21 +72,10 @@ def materialize_index(
     shutil.copytree(encoder_directory, fresh / "encoder")
     database = lancedb.connect(fresh / "tables")
     database.create_table(CONCEPTS_TABLE, concepts)
-    schema = pa.schema([*ALIASES_SCHEMA, KEY_FIELD, GRAMS_FIELD, vector_field(encoder.dimension)])
+    schema = pa.schema([*ALIASES_SCHEMA, KEY_FIELD, vector_field(encoder.dimension)])
     batches = pa.RecordBatchReader.from_batches(schema, _rows(aliases, build.vectors, schema))
     table = database.create_table(ALIASES_TABLE, batches)
-    table.create_index(
-        GRAMS_FIELD.name,
-        config=FTS(
-            base_tokenizer="whitespace",
-            stem=False,
-            remove_stop_words=False,
-            lower_case=False,
-            ascii_folding=False,
-            with_position=False,
-            max_token_length=None,
-        ),
-    )
+    write_lexicon(_normalized(aliases), fresh / "lexicon")
     nprobes = 0
     if dense == "ivf_rq":
         partitions = max(1, aliases.num_rows // RQ_PARTITION_ROWS)
@@ -135,10 +123,11 @@ def read_whole_manifest(layout: IndexLayout) -> Manifest | None:
         manifest = read_manifest(layout)
         database = lancedb.connect(layout.tables(manifest.index_id))
         rows = [database.open_table(name).count_rows() for name in (CONCEPTS_TABLE, ALIASES_TABLE)]
+        rows.append(Lexicon(layout.lexicon(manifest.index_id)).size)
         checksum = encoder_checksum(layout.encoder(manifest.index_id))
-    except Exception:  # lancedb raises many classes; the mend is the same
+    except Exception:  # lancedb and tantivy raise many classes; the mend is the same
         return None
-    promised = ([manifest.concepts, manifest.aliases], manifest.encoder.checksum)
+    promised = ([manifest.concepts, manifest.aliases, manifest.aliases], manifest.encoder.checksum)
     return manifest if (rows, checksum) == promised else None
 
 
@@ -149,15 +138,19 @@ def _served(layout: IndexLayout) -> str | None:
         return None
 
 
+def _normalized(aliases: pa.Table) -> Iterator[str]:
+    for batch in aliases.select(["normalized"]).to_batches():
+        yield from batch.column(0).to_pylist()
+
+
 def _rows(aliases: pa.Table, vectors: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     start = 0
     for shard in read_vectors(vectors):
         part = aliases.slice(start, len(shard)).combine_chunks()
         normalized = part["normalized"].to_pylist()
         keys = pa.array([alias_key(text) for text in normalized], pa.int64())
-        grams = pa.array([" ".join(character_grams(text)) for text in normalized], pa.string())
         columns = [part[field.name].combine_chunks() for field in ALIASES_SCHEMA]
-        yield pa.record_batch([*columns, keys, grams, shard], schema=schema)
+        yield pa.record_batch([*columns, keys, shard], schema=schema)
         start += len(shard)
 
 

@@ -189,7 +189,9 @@ def _train(config: BuildConfig, tables: str, show: Callable[[str], Report]) -> P
     names = read_names(directory, config.train.source_weights)
     base = Path(config.train.base_model)
     base_files = file_stats(base) if base.is_dir() else []
-    stamp = fingerprint("training", stamp, config.train.model_dump(), base_files)
+    stamp = fingerprint(
+        "training", stamp, config.train.model_dump(exclude_defaults=True), base_files
+    )
     report = show("training")
     with _stage(layout.training, stamp) as work:
         if work:
@@ -223,9 +225,7 @@ def _materialize(
             embed_aliases(build.tables / ALIASES_FILE, OnnxEncoder(encoder), build.vectors, report)
     report(1, 1, "aliases embedded")
     report = show("index")
-    index_id = (
-        f"{config.name}-{fingerprint('index', stamp, config.index.model_dump(), config.name)[:12]}"
-    )
+    index_id = f"{config.name}-{fingerprint('index', stamp, config.index.model_dump(exclude_defaults=True), config.name)[:12]}"
     manifest = read_whole_manifest(layout)
     if manifest is None or manifest.index_id != index_id:
         report(0, 1, "materialising")

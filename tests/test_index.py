@@ -15,7 +15,7 @@ from bioelx_mcp.errors import BioelxError, InvalidArtifactError, MissingArtifact
 from bioelx_mcp.index import AliasIndex
 from bioelx_mcp.manifest import IndexLayout, alias_key, read_manifest, write_atomically
 from bioelx_mcp.schema import Concept
-from bioelx_mcp.text import normalize_alias
+from bioelx_mcp.text import character_grams, normalize_alias
 from index_builder.starter import CONCEPTS
 
 ROWS = (
@@ -162,7 +162,7 @@ def test_exact_search_survives_two_texts_of_one_key(
 @pytest.mark.parametrize("mention", ["ไซนัสอักเสบ", "心筋梗塞", "고혈압", "aspirin"])
 def test_lexical_search_finds_a_name_of_any_script(starter: AliasIndex, mention: str) -> None:
     normalized = normalize_alias(mention)
-    found = texts(starter, starter.search_lexical(normalized, 20))
+    found = texts(starter, starter.search_lexical(character_grams(normalized), 20))
     assert 0 < len(found) <= 20
     assert normalized in [normalize_alias(text) for text in found]
 
@@ -173,12 +173,14 @@ def test_lexical_search_finds_a_name_of_any_script(starter: AliasIndex, mention:
 def test_lexical_search_finds_a_name_by_a_part_of_it(
     index: AliasIndex, fragment: str, name: str
 ) -> None:
-    assert texts(index, index.search_lexical(normalize_alias(fragment), 1)) == [name]
+    assert texts(index, index.search_lexical(character_grams(normalize_alias(fragment)), 1)) == [
+        name
+    ]
 
 
 def test_lexical_search_finds_nothing_where_no_gram_is_shared(index: AliasIndex) -> None:
-    assert index.search_lexical("", 5).size == 0
-    assert index.search_lexical("жжжж", 5).size == 0
+    assert index.search_lexical([], 5).size == 0
+    assert index.search_lexical(character_grams("жжжж"), 5).size == 0
 
 
 def test_dense_search_equals_numpy_on_the_stored_vectors(starter: AliasIndex) -> None:
@@ -274,7 +276,7 @@ def swap_encoder(layout: IndexLayout) -> None:
         (
             lambda layout: edit_manifest(layout, aliases=9),
             InvalidArtifactError,
-            "holds 8 aliases of 3 concepts, its manifest promises 9 of 3",
+            "holds 8 aliases .8 in the lexicon. of 3 concepts, its manifest promises 9 of 3",
         ),
         (
             lambda layout: edit_manifest(layout, index_id="gone-1"),
