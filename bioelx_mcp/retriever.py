@@ -22,7 +22,7 @@ DENSE_WEIGHT = 0.4
 DENSE_ALONE = 0.65
 # Aliases asked for, for each concept wanted: about as many as a concept has.
 _HITS_PER_CANDIDATE = 8
-_LEXICAL_HITS = 256  # at most: beyond them spelling says nothing
+_LEXICAL_HITS = 128  # at most: beyond them spelling says nothing (benchmarks/LOG.md)
 _BATCH = 64
 
 

@@ -1,11 +1,11 @@
 """The lexicon: names by their character grams, the rarer a gram the more it says; read where nothing can be written."""
 
+import os
 import stat
 from pathlib import Path
 
 import pytest
 
-from bioelx_mcp import lexicon
 from bioelx_mcp.lexicon import Lexicon, write_lexicon
 from bioelx_mcp.text import character_grams
 
@@ -50,7 +50,7 @@ def test_a_lexicon_is_read_where_nothing_can_be_written(
     before = sorted(path.name for path in directory.iterdir())
     modes = {stat.S_IMODE(path.stat().st_mode) for path in directory.iterdir()}
     assert all(mode & 0o044 == 0o044 for mode in modes)  # another user may read it
-    monkeypatch.setattr(lexicon.os, "access", lambda path, mode: False)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
     found = Lexicon(directory)
     assert found.search(character_grams("blue cough"), 1).tolist() == [2]
     assert sorted(path.name for path in directory.iterdir()) == before
