@@ -13,10 +13,10 @@ import httpx2
 import pytest
 
 from bioelx_mcp.errors import UsageError
-from index_builder import downloads
-from index_builder.cache import Record
 from index_builder.downloads import Download, fetch, plan_downloads, read_catalog, render_plan
-from index_builder.transfer import open_client
+from index_builder.downloads import plan as downloads
+from index_builder.downloads.cache import Record
+from index_builder.downloads.transfer import open_client
 
 OBO = b"".join(b"[Term]\nid: MADE:%d\nname: invented %d\n\n" % (n, n) for n in range(2000))
 OTHER = OBO.replace(b"invented", b"imagined") + b"! a later edition\n"
@@ -225,7 +225,7 @@ def test_a_killed_download_is_resumed_by_the_next_build(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr("index_builder.transfer.time.sleep", killed)
+        patched.setattr("index_builder.downloads.transfer.time.sleep", killed)
         get()
     assert not (tmp_path / "cache" / "made.obo").exists()
     (planned,) = plan_downloads(["made"], tmp_path / "cache")
@@ -243,7 +243,7 @@ def test_a_download_killed_after_its_last_byte_needs_no_further_request(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr("index_builder.transfer.sha256_of", killed)
+        patched.setattr("index_builder.downloads.transfer.sha256_of", killed)
         get()
     assert get().read_bytes() == OBO
     assert len(server.requests) == 1
@@ -407,7 +407,7 @@ def test_a_full_disk_is_told(server: Server, get: Get, monkeypatch: pytest.Monke
     def full(file: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("index_builder.transfer._flush", full)
+    monkeypatch.setattr("index_builder.downloads.transfer._flush", full)
     told = refused(get)
     assert "made.obo cannot be written: [Errno 28] No space left on device" in told
 
@@ -483,7 +483,7 @@ def test_a_sparql_endpoint_is_asked_for_each_language(server: Server, get: Get) 
 
 
 def test_a_long_query_is_posted(server: Server, get: Get, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("index_builder.transfer._LONGEST_ADDRESS", 100)
+    monkeypatch.setattr("index_builder.downloads.transfer._LONGEST_ADDRESS", 100)
     server.files["/sparql"] = Served(answer=names)
     get(url=f"{server.url}/sparql", **SPARQL)
     assert {method for method, *_ in server.requests} == {"POST"}

@@ -17,12 +17,12 @@ from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from bioelx_mcp.errors import UsageError, problems
-from index_builder.cache import WORK, Record, Wanted, sha256_of, size_of
-from index_builder.config import Report
+from index_builder.config import PRESETS, Report
+from index_builder.downloads.cache import WORK, Record, Wanted, sha256_of, size_of
+from index_builder.downloads.transfer import Told, open_client, transfer
 from index_builder.sources.formats.sparql import sparql_query
-from index_builder.transfer import Told, open_client, transfer
 
-CATALOG = Path(__file__).parent / "presets" / "catalog.toml"
+CATALOG = PRESETS / "catalog.toml"
 _MOST_TIMES_EXPECTED = 20
 State = Literal["mirror", "cached", "check", "resume", "fetch"]
 _TOLD: dict[State, str] = {

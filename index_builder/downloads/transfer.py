@@ -14,7 +14,7 @@ import httpx2
 
 from bioelx_mcp import __version__
 from bioelx_mcp.errors import UsageError
-from index_builder.cache import Record, Wanted, sha256_of, size_of
+from index_builder.downloads.cache import Record, Wanted, sha256_of, size_of
 
 TRIES = 5  # in a row that bring nothing new
 _LONGEST_WAIT = 120.0  # seconds, whatever a server asks for
