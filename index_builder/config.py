@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -153,7 +153,7 @@ class MergeConfig(_Model):
     """How ids of several sources become one concept, and how much may be wrong with a source."""
 
     # A concept takes the first of these that it has; of the first, the authority, it holds only one id.
-    id_order: tuple[str, ...] = ID_ORDER
+    id_order: tuple[Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9.]*$")], ...] = ID_ORDER
     join_authority: bool = (
         False  # join two ids of the authority that a third one connects; reported either way
     )

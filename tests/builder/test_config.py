@@ -69,6 +69,7 @@ def test_a_preset_s_paths_are_resolved_against_the_directory_that_is_given(tmp_p
         (f"colour = 1\n{MINIMAL}", "colour: Extra inputs"),
         (f"{MINIMAL}[train]\nsteps = 5\nstepz = 5\n", "train.stepz: Extra inputs"),
         (f"{MINIMAL}[index]\nshape = 1\n", "index.shape: Extra inputs"),
+        (f'{MINIMAL}[merge]\nid_order = ["x\\u0027"]\n', "merge.id_order.0: String should match"),
         (f"{MINIMAL}[train]\nsteps = 0\n", "train.steps: "),
         (f"{MINIMAL}[train]\nsource_weights = {{ a = -1 }}\n", "train.source_weights.a: "),
         (f'{MINIMAL}[train]\nloss = "hinge"\n', "train.loss: "),
