@@ -6,6 +6,8 @@ Wikimedia's projects that mean something else, or nothing, elsewhere. langcodes 
 
 from functools import lru_cache
 
+from bioelx_mcp.errors import UsageError
+
 # https://meta.wikimedia.org/wiki/Special_language_codes, and what Wikidata adds. Forms of address and simple
 # English are the language itself; where a dialect has no code of its own, its language stands for it.
 _WIKIMEDIA = {
@@ -63,6 +65,24 @@ def normalize_language(text: str) -> str | None:
 def primary_language(tag: str) -> str:
     """The language of a normalised tag, without script, region and variant: `pt` of `pt-BR`."""
     return tag.partition("-")[0]
+
+
+def wanted_language(text: str) -> str:
+    """The canonical tag of a language that somebody asks for.
+
+    Raises:
+        UsageError: it is none.
+    """
+    tag = normalize_language(text)
+    if not tag:
+        raise UsageError(f"languages: {text!r} is no BCP-47 tag")
+    return tag
+
+
+@lru_cache
+def wanted_languages(languages: tuple[str, ...]) -> frozenset[str]:
+    """What `speaks` compares with; see `wanted_language`."""
+    return frozenset(map(wanted_language, languages))
 
 
 def speaks(tag: str, wanted: frozenset[str]) -> bool:

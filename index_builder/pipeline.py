@@ -36,7 +36,7 @@ from index_builder.config import BuildConfig, Report, SourceConfig, file_stats, 
 from index_builder.downloads import Planned, fetch, plan_downloads, render_plan
 from index_builder.embed import embed_aliases
 from index_builder.materialize import materialize_index, read_whole_manifest
-from index_builder.sources import open_source
+from index_builder.sources import make_source, open_source
 from index_builder.sources.formats.reading import CUT_SHORT
 from index_builder.staging import Staged, stage_source
 from index_builder.tables import ALIASES_FILE, REPORT_FILE, build_tables
@@ -112,7 +112,9 @@ def _fetch(config: BuildConfig, show: Callable[[str], Report]) -> BuildConfig:
                     f"fetch: {name} is read by kind {catalog[name].kind!r}, not {source.kind!r}"
                 )
             usual = {"name": name, "license": catalog[name].license}
-            sources.append(SourceConfig.model_validate({**usual, **told, "path": paths[name]}))
+            fetched = SourceConfig.model_validate({**usual, **told, "path": paths[name]})
+            open_source(fetched)
+            sources.append(fetched)
         if not source.fetch:
             sources.append(source)
     return config.model_copy(update={"sources": tuple(sources)})
@@ -125,7 +127,7 @@ def _tables(
     show: Callable[[str], Report],
 ) -> str:
     """Read what is new among the sources, merge them all; the fingerprint of the tables."""
-    sources = [open_source(source) for source in configs]
+    sources = [make_source(source) for source in configs]  # each was checked before
     stamps = [fingerprint(source.fingerprint()) for source in configs]
     merge = config.merge.model_dump(include={"id_order", "join_authority"})
     stamp = fingerprint("tables", stamps, merge)

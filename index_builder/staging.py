@@ -11,7 +11,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from functools import lru_cache, partial
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from bioelx_mcp.errors import UsageError
-from bioelx_mcp.language import normalize_language, speaks
+from bioelx_mcp.language import normalize_language, speaks, wanted_languages
 from bioelx_mcp.manifest import write_atomically
 from bioelx_mcp.schema import ALIAS_KINDS
 from bioelx_mcp.text import MAX_NAME_LENGTH, normalize_alias, normalize_concept_id
@@ -197,7 +197,7 @@ def _clean_aliases(raw: pa.Table, source: Source, rows: Rows) -> pa.Table:
                 row = [raw["concept_id"][i].as_py(), shown[i].as_py()]
                 rows.set_aside(reason, raw["line"][i].as_py(), row)
             good = pc.and_not(good, hit)
-    if wanted := _wanted(source.languages):
+    if wanted := wanted_languages(source.languages):
         keep = _map_distinct(tags, lambda tag: "1" if not tag or speaks(tag, wanted) else "")
         good = pc.and_(good, pc.equal(keep, "1").combine_chunks())
     kinds = pc.is_in(raw["kind"], pa.array(ALIAS_KINDS))
@@ -247,16 +247,6 @@ def _clean_concepts(raw: pa.Table, source: Source, rows: Rows) -> pa.Table:
 
 def _starting(prefix: str, text: str) -> str | None:
     return text if text.startswith(prefix) else None
-
-
-@lru_cache
-def _wanted(languages: tuple[str, ...]) -> frozenset[str]:
-    """The languages asked for, as canonical tags."""
-    tags = {language: normalize_language(language) for language in languages}
-    for language, tag in tags.items():
-        if not tag:
-            raise UsageError(f"languages: {language!r} is no BCP-47 tag")
-    return frozenset(filter(None, tags.values()))
 
 
 def _map_distinct(

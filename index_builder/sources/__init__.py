@@ -36,6 +36,7 @@ __all__ = [
     "Rejected",
     "Rows",
     "Source",
+    "make_source",
     "open_source",
 ]
 
@@ -46,6 +47,17 @@ def open_source(config: SourceConfig) -> Source:
     Raises:
         UsageError: the kind or an option is unknown, or the path is not there.
     """
+    source = make_source(config)
+    source.check()
+    return source
+
+
+def make_source(config: SourceConfig) -> Source:
+    """A source whose path nobody has looked at, or that is known to be good.
+
+    Raises:
+        UsageError: the kind or an option is unknown.
+    """
     if config.kind not in REGISTRY:
         raise UsageError(
             f"unknown source kind {config.kind!r}; known: {', '.join(sorted(REGISTRY))}"
@@ -54,9 +66,7 @@ def open_source(config: SourceConfig) -> Source:
     module, name = REGISTRY[config.kind]
     kind: type[Source] = getattr(import_module(f"{__name__}.{module}"), name)
     try:
-        source = kind(path=config.path, **config.options)
+        return kind(path=config.path, **config.options)
     except ValidationError as error:
         where, what = problems(error)[0]
         raise UsageError(f"source {config.kind}={config.path}: {where}: {what}") from error
-    source.check()
-    return source

@@ -6,13 +6,12 @@ Inactive entries are left out; what they moved to answers for them.
 
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
 from bioelx_mcp.errors import UsageError
 from index_builder.sources.base import Block, Rows, Source
-from index_builder.sources.formats.reading import bare_name
+from index_builder.sources.formats.reading import bare_name, blocks_of_files
 from index_builder.sources.formats.records import cut_records, parse_records, text_of
 
 RECORDS = ("Disorder",)
@@ -49,11 +48,7 @@ class OrphanetSource(Source):
             raise UsageError(f"source {self.path}: holds no *_product1.xml")
 
     def blocks(self) -> Iterator[Block]:
-        done = 0
-        for file in self.files:
-            for block in cut_records(file, RECORDS):
-                yield replace(block, position=done + block.position)
-            done += file.stat().st_size
+        return blocks_of_files(self.files, lambda file: cut_records(file, RECORDS))
 
     def parse(self, block: Block, rows: Rows) -> None:
         for line, record in parse_records(block, RECORDS, rows):

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError, field_validator
 from bioelx_mcp.errors import UsageError
 from bioelx_mcp.schema import AliasKind
 from index_builder.sources.base import Block, Rows, Source
-from index_builder.sources.formats.reading import numbered_lines, read_all
+from index_builder.sources.formats.reading import blocks_of_files, numbered_lines, read_all
 
 
 class _Concept(BaseModel):
@@ -42,13 +42,7 @@ class StarterSource(Source):
             raise UsageError(f"source {self.path}: holds no *.jsonl")
 
     def blocks(self) -> Iterator[Block]:
-        done = 0
-        for file in self.files:
-            data, problem = read_all(file)
-            done += file.stat().st_size
-            yield Block(str(file), data=data, position=done)
-            if problem:
-                yield Block(str(file), data.count(b"\n") + 1, position=done, problem=problem)
+        return blocks_of_files(self.files, _whole)
 
     def parse(self, block: Block, rows: Rows) -> None:
         seen: set[str] = set()
@@ -74,3 +68,11 @@ class StarterSource(Source):
                 first: AliasKind = "preferred" if language == "en" else "translation"
                 for place, name in enumerate(names):
                     rows.alias(concept.id, name, language, "synonym" if place else first, line=line)
+
+
+def _whole(file: Path) -> Iterator[Block]:
+    data, problem = read_all(file)
+    size = file.stat().st_size
+    yield Block(str(file), data=data, position=size)
+    if problem:
+        yield Block(str(file), data.count(b"\n") + 1, position=size, problem=problem)

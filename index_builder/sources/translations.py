@@ -6,7 +6,6 @@ no name (definitions, comments), empty or of a status that is not wanted is left
 
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -15,7 +14,7 @@ from pydantic import Field
 from bioelx_mcp.errors import UsageError
 from bioelx_mcp.schema import AliasKind
 from index_builder.sources.base import Block, Rows, Source
-from index_builder.sources.formats.reading import bare_name, read_blocks
+from index_builder.sources.formats.reading import bare_name, blocks_of_files, read_blocks
 from index_builder.sources.formats.tsv import Head, read_head, read_table
 
 Status = Literal["OFFICIAL", "CANDIDATE", "UNDER_REVIEW", "NOT_TRANSLATED"]
@@ -61,11 +60,7 @@ class TranslationsSource(Source):
             _head(file)
 
     def blocks(self) -> Iterator[Block]:
-        done = 0
-        for file in self.files:
-            for block in read_blocks(file):
-                yield replace(block, position=done + block.position)
-            done += file.stat().st_size
+        return blocks_of_files(self.files, read_blocks)
 
     def parse(self, block: Block, rows: Rows) -> None:
         head = _head(Path(block.file))

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bioelx_mcp.errors import UsageError
-from bioelx_mcp.language import normalize_language, speaks
+from bioelx_mcp.language import normalize_language, speaks, wanted_languages
 from bioelx_mcp.semantic_types import semantic_type, types_of
 from index_builder.sources.base import Block, Rows, Source
 from index_builder.sources.formats.rrf import CUI, Release, read_rows
@@ -212,7 +212,7 @@ class UmlsSource(Source):
     def _speaks(self, language: str) -> bool:
         """Whether names in it are wanted; one that is not understood is left to the later stages."""
         tag = normalize_language(language)
-        wanted = frozenset(normalize_language(one) or one for one in self.languages)
+        wanted = wanted_languages(self.languages)
         return not wanted or not tag or speaks(tag, wanted)
 
     def _of_wanted_types(self, table: pa.Table) -> pa.Table:

@@ -19,6 +19,7 @@ from index_builder.sources.formats import sparql
 from index_builder.sources.formats.entity import concept_id, read_item, wanted_tag
 from index_builder.sources.formats.reading import (
     bare_name,
+    blocks_of_files,
     decompressed,
     numbered_lines,
     open_raw,
@@ -88,13 +89,8 @@ class WikidataSource(Source):
         return sorted(p for p in self.path.iterdir() if bare_name(p).endswith(endings))
 
     def blocks(self) -> Iterator[Block]:
-        before = 0
-        for file in self.files:
-            size, form = file.stat().st_size, _form(file)
-            cut = {"dump": self._dump_blocks, "tsv": _tsv_blocks, "json": _whole}[form]
-            for block in cut(file):
-                yield replace(block, position=before + block.position)
-            before += size
+        cuts = {"dump": self._dump_blocks, "tsv": _tsv_blocks, "json": _whole}
+        return blocks_of_files(self.files, lambda file: cuts[_form(file)](file))
 
     def parse(self, block: Block, rows: Rows) -> None:
         if not block.data:

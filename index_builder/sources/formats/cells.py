@@ -16,10 +16,9 @@ import pyarrow.csv
 from bioelx_mcp.errors import UsageError
 from bioelx_mcp.text import has_surrogate
 from index_builder.sources.base import Block
-from index_builder.sources.formats.reading import numbered_lines
+from index_builder.sources.formats.reading import BOM, numbered_lines
 
 Format = Literal["tsv", "csv", "parquet", "jsonl", "dictionary"]
-BOM = b"\xef\xbb\xbf"
 
 
 def decode(data: bytes) -> str:

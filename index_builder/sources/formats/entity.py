@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from bioelx_mcp.language import normalize_language, speaks
+from bioelx_mcp.language import normalize_language, speaks, wanted_languages
 from bioelx_mcp.schema import AliasKind
 from bioelx_mcp.text import normalize_concept_id, split_disambiguation
 
@@ -73,8 +73,7 @@ def wanted_tag(code: str, languages: tuple[str, ...]) -> str | None:
     tag = normalize_language(code)
     if not languages or not tag:
         return code if tag is None else tag
-    wanted = frozenset(normalize_language(language) or language for language in languages)
-    return tag if speaks(tag, wanted) else None
+    return tag if speaks(tag, wanted_languages(languages)) else None
 
 
 @lru_cache(maxsize=4096)

@@ -4,8 +4,9 @@ A stream that ends before its time gives what could be read, then a block that s
 """
 
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -14,6 +15,7 @@ import pyarrow as pa
 from bioelx_mcp.errors import UsageError
 from index_builder.sources.base import Block
 
+BOM = b"\xef\xbb\xbf"
 BLOCK_BYTES = 8 << 20
 MOST_LINE_BYTES = 256 << 20  # a "line" beyond this is no line, but a file of another kind
 _CODECS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
@@ -128,6 +130,17 @@ def _pieces(raw: BinaryIO, ending: str, size: int) -> Iterator[bytes | str]:
             last += byte
     yield bytes(last)
     yield CUT_SHORT
+
+
+def blocks_of_files(
+    files: Iterable[Path], cut: Callable[[Path], Iterable[Block]]
+) -> Iterator[Block]:
+    """The blocks of several files, one file after the other; their positions run on."""
+    before = 0
+    for file in files:
+        for block in cut(file):
+            yield replace(block, position=before + block.position)
+        before += file.stat().st_size
 
 
 def read_all(path: Path) -> tuple[bytes, str]:

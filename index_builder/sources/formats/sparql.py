@@ -12,14 +12,13 @@ from typing import Any, NamedTuple
 from pydantic_core import from_json
 
 from bioelx_mcp.errors import UsageError
-from bioelx_mcp.language import normalize_language
+from bioelx_mcp.language import wanted_language
 from bioelx_mcp.schema import ALIAS_KINDS, AliasKind
 from index_builder.sources.base import Block, Rows
-from index_builder.sources.formats.reading import numbered_lines, read_all
+from index_builder.sources.formats.reading import BOM, numbered_lines, read_all
 
 _ITEM = re.compile(r"Q[1-9]\d*$")
 PROPERTY = re.compile(r"P[1-9]\d*")
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _JSON_ANSWER = re.compile(
     rb'\s*(?:\{\s*"(?:head|results)"|\[\s*\{\s*"(?:item|lang|name|cui|kind)")\s*:'
 )
@@ -79,9 +78,7 @@ def sparql_query(
 def _filter(languages: Sequence[str]) -> str:
     tags = ["mul"]  # a name that stands for all languages
     for language in languages:
-        tag = normalize_language(language)
-        if not tag:
-            raise UsageError(f"languages: {language!r} is no BCP-47 tag")
+        tag = wanted_language(language)
         tags += ["no", "nb"] if tag == "no" else [tag.lower()]
     listed = ", ".join(f'"{tag}"' for tag in tags)
     started = "".join(f' || STRSTARTS(?lang, "{tag}-")' for tag in tags[1:])
@@ -90,7 +87,7 @@ def _filter(languages: Sequence[str]) -> str:
 
 def is_json_answer(head: bytes) -> bool:
     """Whether a file that begins so holds the JSON answer of a query."""
-    return _JSON_ANSWER.match(head.removeprefix(_BYTE_ORDER_MARK)) is not None
+    return _JSON_ANSWER.match(head.removeprefix(BOM)) is not None
 
 
 def is_tsv_answer(line: bytes) -> bool:
@@ -99,7 +96,7 @@ def is_tsv_answer(line: bytes) -> bool:
 
 
 def _columns(line: bytes) -> list[str]:
-    text = line.removeprefix(_BYTE_ORDER_MARK).decode(errors="replace")
+    text = line.removeprefix(BOM).decode(errors="replace")
     return [cell.strip(' "\r\n').removeprefix("?") for cell in text.split("\t")]
 
 
@@ -129,7 +126,7 @@ def read_json(path: Path, rows: Rows) -> Iterator[Named]:
         UsageError: it is broken before its end, or holds no rows.
     """
     data, problem = read_all(path)
-    answer = _load(data.removeprefix(_BYTE_ORDER_MARK), path, problem, rows)
+    answer = _load(data.removeprefix(BOM), path, problem, rows)
     try:
         bindings = answer["results"]["bindings"] if isinstance(answer, dict) else answer
         for number, binding in enumerate(bindings, 1):
