@@ -30,6 +30,7 @@ from bioelx_mcp.text import normalize_concept_id
 Rows = NDArray[np.int64]
 Similarities = NDArray[np.float32]
 
+_WORLD = 50  # languages, or Wikipedia pages, that make a concept known everywhere
 PROBE_COSINE = 0.99  # kernels differ a little between processors
 _IN_MEMORY = ["concept", "text", "normalized", "language", "kind", "source", "key"]
 
@@ -99,7 +100,7 @@ class AliasIndex:
         self._key_order = np.argsort(keys, kind="stable")
         self._keys = keys[self._key_order]
         self._concepts = concepts
-        self.aliases_of_concept = np.bincount(self.alias_concept, minlength=len(concepts))
+        self.renown = self._renown(concepts["popularity"].to_numpy())
         self._concept_rows: dict[str, int] = {}
         for row, others in enumerate(concepts["alt_ids"].to_pylist()):
             for other in others:
@@ -112,6 +113,16 @@ class AliasIndex:
             flat = self._scan(["vector"])["vector"].combine_chunks().flatten()
             matrix = flat.to_numpy(zero_copy_only=False).astype(np.float32)
             self._vectors = matrix.reshape(-1, self.manifest.encoder.dimension)
+
+    def _renown(self, popularity: NDArray[np.int32]) -> NDArray[np.float32]:
+        """Float32 (concepts,) in [0, 1]: how widely each is known, by its languages or Wikipedia pages."""
+        languages = len(self.alias_language.dictionary)
+        spoken = self.alias_concept.astype(np.int64) * languages + np.asarray(
+            self.alias_language.indices
+        )
+        named = np.bincount(np.unique(spoken) // languages, minlength=len(popularity))
+        known = np.log1p(np.maximum(named, popularity)) / np.log1p(_WORLD)
+        return np.minimum(known, 1.0).astype(np.float32)
 
     def concept(self, row: int) -> Concept:
         """The concept of a row of the concepts table."""

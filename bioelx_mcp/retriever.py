@@ -1,42 +1,32 @@
 """Mention to candidates: channels, fusion, distinct concepts in a fixed order.
 
 Three channels find aliases: exact (normalised text), lexical (character grams) and dense (encoder). Each
-alias found is given both similarities, `fuse` makes one score of them, and a concept has its best alias's.
+alias found is given both similarities; `fusion.py` makes concepts of them. An abbreviation that the context
+defines is searched for in both forms.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bioelx_mcp.abbreviations import expand_abbreviations
 from bioelx_mcp.errors import UsageError
+from bioelx_mcp.fusion import Evidence, fuse
 from bioelx_mcp.index import AliasIndex, Rows, Similarities
 from bioelx_mcp.schema import AliasHit, Candidate, Channel, Mention
 from bioelx_mcp.text import MAX_NAME_LENGTH, character_grams, has_surrogate, normalize_alias
 
 MAX_CANDIDATES = 1000
-# Share of the cosine in the fused score, and what the cosine is worth where spelling says little. Both were
-# chosen by benchmarks/tune_fusion.py.
-DENSE_WEIGHT = 0.4
-DENSE_ALONE = 0.65
-# Aliases asked for, for each concept wanted: about as many as a concept has.
+# Aliases that the dense channel is asked for: about as many as the concepts wanted have, and never few, so that a
+# longer list begins as a shorter one does.
 _HITS_PER_CANDIDATE = 8
-_LEXICAL_HITS = 128  # at most: beyond them spelling says nothing (benchmarks/LOG.md)
+_LEAST_HITS = 256
+_LEXICAL_HITS = 128  # beyond them spelling says nothing (benchmarks/LOG.md)
+_SHORT_FORM = 0.9  # what the abbreviation's own similarities are worth beside those of its definition
 _BATCH = 64
 
-
-@dataclass(frozen=True)
-class Evidence:
-    """The aliases that the channels found for a mention: row i of each array is one alias.
-
-    `cosine` and `lexical` (Dice of the character grams, rare ones weighing more) lie in [0, 1]; `exact` marks equal normalised text.
-    """
-
-    rows: Rows
-    cosine: Similarities
-    lexical: Similarities
-    exact: NDArray[np.bool_]
+Near = tuple[Rows, Similarities]  # what the dense channel found for one text
 
 
 def check_mention(text: str) -> None:
@@ -51,36 +41,21 @@ def check_mention(text: str) -> None:
         raise UsageError(f"the mention holds a lone surrogate, no Unicode character: {text!a}")
 
 
-def fuse(
-    evidence: Evidence, dense_weight: float = DENSE_WEIGHT, dense_alone: float = DENSE_ALONE
-) -> NDArray[np.float64]:
-    """The score of each alias, in [0, 1], higher is better; 1 for the mention itself and nothing else.
-
-    The weighted mean of both similarities, but no less than `dense_alone` times the cosine: names that
-    mean the same in two scripts share no gram.
-    """
-    mean = dense_weight * evidence.cosine + (1.0 - dense_weight) * evidence.lexical
-    weighted = np.maximum(mean, dense_alone * evidence.cosine)
-    scores: NDArray[np.float64] = np.where(evidence.exact, 1.0, np.minimum(weighted, 0.999))
-    return scores
-
-
 class Retriever:
     """Searches one index."""
 
     def __init__(self, index: AliasIndex) -> None:
         self.index = index
         kinds = index.alias_kind
-        synonyms = np.array([kind != "preferred" for kind in kinds.dictionary.to_pylist()])
-        self._synonym: NDArray[np.bool_] = synonyms[kinds.indices.to_numpy()]
+        preferred = np.array([kind == "preferred" for kind in kinds.dictionary.to_pylist()])
+        self._preferred: NDArray[np.bool_] = preferred[kinds.indices.to_numpy()]
 
     def search_candidates(
         self, mentions: Sequence[Mention], limit: int = 10
     ) -> list[list[Candidate]]:
         """For each mention at most `limit` distinct concepts, best first; fewer only if the index holds fewer.
 
-        A mention that is a concept id finds that concept. Order is by score, then by evidence: preferred
-        names before synonyms, concepts of many aliases before those of few, then by concept id.
+        A mention that is a concept id finds that concept. Order is that of `fusion.fuse`.
 
         Raises:
             UsageError: a mention is empty or too long, or the limit is not within 1 and MAX_CANDIDATES.
@@ -91,72 +66,74 @@ class Retriever:
             check_mention(mention.text)
         found: list[list[Candidate]] = []
         for start in range(0, len(mentions), _BATCH):
-            texts = [mention.text for mention in mentions[start : start + _BATCH]]
-            vectors = self.index.encoder.encode(texts)
-            hits = limit * _HITS_PER_CANDIDATE
-            dense = self.index.search_dense(vectors, hits)
-            for text, vector, near in zip(texts, vectors, dense, strict=True):
-                found.append(self._search(text, vector, near, hits, limit))
+            forms = [_forms(mention) for mention in mentions[start : start + _BATCH]]
+            vectors = self.index.encoder.encode([text for texts in forms for text in texts])
+            near = self.index.search_dense(vectors, _dense_hits(limit))
+            row = 0
+            for texts in forms:
+                stop = row + len(texts)
+                found.append(self._search(texts, vectors[row:stop], near[row:stop], limit))
+                row = stop
         return found
+    def gather(
+        self, texts: Sequence[str], near: Sequence[Near], language: str = ""
+    ) -> Evidence:
+        """What the channels find for the forms of a mention, the one that counts first.
 
-    def gather(self, text: str, near: tuple[Rows, Similarities], hits: int) -> Evidence:
-        """What the channels find for a mention; `near` is what the dense one found."""
-        normalized = normalize_alias(text)
-        grams = character_grams(normalized)
-        exact = self.index.search_exact(normalized)
-        spelt = self.index.search_lexical(grams, min(hits, _LEXICAL_HITS))
-        rows = np.unique(np.concatenate([near[0], spelt, exact]))
-        # An alias that only spelling found has no cosine at hand: it counts as the farthest one that has.
-        cosine = np.full(len(rows), near[1].min(initial=1.0), dtype=np.float32)
-        cosine[np.searchsorted(rows, near[0])] = near[1]
-        weight = self.index.lexicon.weight
-        mine = {gram: weight(gram) for gram in grams}
-        total = sum(mine.values())
+        `near` is what the dense channel found for each form, `language` that of the mention, if known.
+        """
+        index = self.index
+        normalized = [normalize_alias(text) for text in texts]
+        grams = [character_grams(name) for name in normalized]
+        exact = index.search_exact(normalized[0])
+        spelt = [index.search_lexical(each, _LEXICAL_HITS) for each in grams]
+        rows = np.unique(np.concatenate([exact, *spelt, *(found for found, _ in near)]))
+        names = index.alias_normalized.take(rows).to_pylist()
+        cosine = np.zeros(len(rows), dtype=np.float32)
         lexical = np.zeros(len(rows), dtype=np.float32)
-        for i, alias in enumerate(self.index.alias_normalized.take(rows).to_pylist()):
-            theirs = character_grams(alias)
-            shared = sum(mine.get(gram, 0.0) for gram in theirs)
-            lexical[i] = 2.0 * shared / (total + sum(map(weight, theirs)) or 1.0)
-        return Evidence(rows, cosine, lexical, np.isin(rows, exact))
-
-    def order(self, evidence: Evidence, scores: NDArray[np.float64]) -> NDArray[np.intp]:
-        """Positions in the evidence, one for each concept, best first."""
-        rows = evidence.rows
-        concepts = self.index.alias_concept[rows]
-        many = -self.index.aliases_of_concept[concepts]
-        by_worth = np.lexsort((rows, many, self._synonym[rows], -np.round(scores, 6)))
-        _, first = np.unique(concepts[by_worth], return_index=True)
-        return by_worth[np.sort(first)]
+        for number, (found, similarity) in enumerate(near):
+            worth = _SHORT_FORM if number else 1.0
+            # An alias that only spelling found has no cosine at hand: it counts as the farthest one that has.
+            each = np.full(len(rows), similarity.min(initial=1.0), dtype=np.float32)
+            each[np.searchsorted(rows, found)] = similarity
+            cosine = np.maximum(cosine, worth * each)
+            dice = index.lexicon.similarities(grams[number], rows, names)
+            lexical = np.maximum(lexical, worth * dice)
+        concept = index.alias_concept[rows]
+        return Evidence(
+            rows=rows,
+            concept=concept,
+            cosine=cosine,
+            lexical=lexical,
+            exact=np.isin(rows, exact),
+            preferred=self._preferred[rows],
+            spoken=self._spoken(language)[index.alias_language.indices.to_numpy()[rows]],
+            renown=index.renown[concept],
+        )
 
     def _search(
-        self,
-        text: str,
-        vector: NDArray[np.float32],
-        near: tuple[Rows, Similarities],
-        hits: int,
-        limit: int,
+        self, texts: Sequence[str], vectors: NDArray[np.float32], near: Sequence[Near], limit: int
     ) -> list[Candidate]:
         """The candidates of one mention; asks for more aliases until there are enough concepts."""
         wanted = min(limit, self.index.manifest.concepts)
+        hits = _dense_hits(limit)
         while True:
-            evidence = self.gather(text, near, hits)
-            scores = fuse(evidence)
-            places = self.order(evidence, scores)
-            if len(places) >= wanted or hits >= self.index.manifest.aliases:
+            evidence = self.gather(texts, near)
+            fused = fuse(evidence)
+            if len(fused.places) >= wanted or hits >= self.index.manifest.aliases:
                 break
             hits *= 8
-            near = self.index.search_dense(vector[None], hits)[0]
-        given = self.index.find_concept(text)
-        candidates = [] if given is None else [self._given(given, text)]
-        for place in places[:limit].tolist():
-            concept = int(self.index.alias_concept[evidence.rows[place]])
-            if concept != given:
-                candidates.append(self._candidate(concept, evidence, place, float(scores[place])))
+            near = self.index.search_dense(vectors, hits)
+        given = self.index.find_concept(texts[-1])
+        candidates = [] if given is None else [self._given(given, texts[-1])]
+        for place, score in zip(fused.places[:limit].tolist(), fused.scores.tolist(), strict=False):
+            if evidence.concept[place] != given:
+                candidates.append(self._candidate(evidence, place, score))
         return candidates[:limit]
 
-    def _candidate(self, row: int, evidence: Evidence, place: int, score: float) -> Candidate:
+    def _candidate(self, evidence: Evidence, place: int, score: float) -> Candidate:
         index = self.index
-        concept = index.concept(row)
+        concept = index.concept(int(evidence.concept[place]))
         alias = int(evidence.rows[place])
         similarity, channel = self._told(evidence, place)
         hit = AliasHit(
@@ -184,3 +161,13 @@ class Retriever:
         return Candidate(
             concept.concept_id, concept.preferred_name, concept.semantic_types, 1.0, hit
         )
+
+
+def _forms(mention: Mention) -> list[str]:
+    """The mention, behind it written out where its context defines an abbreviation in it."""
+    long = expand_abbreviations(mention.text, mention.context)
+    return [mention.text] if long is None else [long[:MAX_NAME_LENGTH], mention.text]
+
+
+def _dense_hits(limit: int) -> int:
+    return max(_LEAST_HITS, limit * _HITS_PER_CANDIDATE)
