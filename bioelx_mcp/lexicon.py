@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from bioelx_mcp.text import character_grams
 
-_GRAMS, _ROW = "grams", "row"
+_GRAMS, _ROW, _FACET = "grams", "row", "facet"
 _WRITER_BYTES = 300_000_000
 _WEIGHTS = 1 << 18  # that are remembered
 
@@ -29,15 +29,20 @@ def _schema() -> tantivy.Schema:
     # A gram stands in a name once, so that neither frequencies nor positions are kept.
     builder.add_text_field(_GRAMS, tokenizer_name="whitespace", index_option="basic")
     builder.add_integer_field(_ROW, fast=True)
+    builder.add_integer_field(_FACET, indexed=True)
     return builder.build()
 
 
-def write_lexicon(normalized: Iterable[str], directory: Path) -> None:
-    """Index normalised names in the order of their rows into an empty directory, as one segment."""
+def write_lexicon(normalized: Iterable[str], directory: Path, facets: Iterable[int]) -> None:
+    """Index normalised names in the order of their rows into an empty directory, as one segment.
+
+    `facets` holds the facet (`filters.py`) of each name.
+    """
     directory.mkdir(parents=True)
     writer = tantivy.Index(_schema(), str(directory)).writer(_WRITER_BYTES, 1)
-    for row, text in enumerate(normalized):
-        writer.add_document(tantivy.Document(grams=" ".join(character_grams(text)), row=row))
+    for row, (text, facet) in enumerate(zip(normalized, facets, strict=True)):
+        grams = " ".join(character_grams(text))
+        writer.add_document(tantivy.Document(grams=grams, row=row, facet=facet))
     writer.commit()
     writer.wait_merging_threads()
     for path in directory.iterdir():
@@ -66,15 +71,24 @@ class Lexicon:
         self.size: int = self._searcher.num_docs
         self.weight = lru_cache(maxsize=_WEIGHTS)(self._weight)
 
-    def search(self, grams: Iterable[str], limit: int) -> NDArray[np.int64]:
-        """Rows (at most `limit`,) of names that hold some of the grams, best BM25 first."""
+    def search(
+        self, grams: Iterable[str], limit: int, facets: NDArray[np.int64] | None = None
+    ) -> NDArray[np.int64]:
+        """Rows (at most `limit`,) of names of these facets that hold some of the grams, best BM25 first."""
         terms = [
             (tantivy.Occur.Should, tantivy.Query.term_query(self._schema, _GRAMS, gram))
             for gram in grams
         ]
         if not terms:
             return np.empty(0, dtype=np.int64)
-        hits = self._searcher.search(tantivy.Query.boolean_query(terms), limit, count=False).hits
+        query = tantivy.Query.boolean_query(terms)
+        if facets is not None:
+            among = tantivy.Query.term_set_query(self._schema, _FACET, facets.tolist())
+            inside = tantivy.Query.const_score_query(among, 0.0)
+            query = tantivy.Query.boolean_query(
+                [(tantivy.Occur.Must, query), (tantivy.Occur.Must, inside)]
+            )
+        hits = self._searcher.search(query, limit, count=False).hits
         rows = self._searcher.fast_field_values(_ROW, [address for _, address in hits])
         return np.array(rows, dtype=np.int64)
 

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bioelx_mcp.errors import UsageError
+from bioelx_mcp.filters import Scope
 from bioelx_mcp.index import AliasIndex, Rows, Similarities
-from bioelx_mcp.schema import AliasHit, Candidate, Channel, Mention
+from bioelx_mcp.schema import AliasHit, Candidate, Channel, Filters, Mention
 from bioelx_mcp.text import MAX_NAME_LENGTH, character_grams, has_surrogate, normalize_alias
 
 MAX_CANDIDATES = 1000
@@ -75,36 +76,40 @@ class Retriever:
         self._synonym: NDArray[np.bool_] = synonyms[kinds.indices.to_numpy()]
 
     def search_candidates(
-        self, mentions: Sequence[Mention], limit: int = 10
+        self, mentions: Sequence[Mention], limit: int = 10, filters: Filters | None = None
     ) -> list[list[Candidate]]:
-        """For each mention at most `limit` distinct concepts, best first; fewer only if the index holds fewer.
+        """For each mention at most `limit` distinct concepts, best first; fewer only if the filters leave fewer.
 
         A mention that is a concept id finds that concept. Order is by score, then by evidence: preferred
         names before synonyms, concepts of many aliases before those of few, then by concept id.
 
         Raises:
-            UsageError: a mention is empty or too long, or the limit is not within 1 and MAX_CANDIDATES.
+            UsageError: a mention is empty or too long, the limit is not within 1 and MAX_CANDIDATES, or the
+                filters leave nothing.
         """
         if not 1 <= limit <= MAX_CANDIDATES:
             raise UsageError(f"limit is {limit}; it must lie within 1 and {MAX_CANDIDATES}")
         for mention in mentions:
             check_mention(mention.text)
+        scope = self.index.scope(filters) if filters else None
         found: list[list[Candidate]] = []
         for start in range(0, len(mentions), _BATCH):
             texts = [mention.text for mention in mentions[start : start + _BATCH]]
             vectors = self.index.encoder.encode(texts)
             hits = limit * _HITS_PER_CANDIDATE
-            dense = self.index.search_dense(vectors, hits)
+            dense = self.index.search_dense(vectors, hits, scope)
             for text, vector, near in zip(texts, vectors, dense, strict=True):
-                found.append(self._search(text, vector, near, hits, limit))
+                found.append(self._search(text, vector, near, hits, limit, scope))
         return found
 
-    def gather(self, text: str, near: tuple[Rows, Similarities], hits: int) -> Evidence:
-        """What the channels find for a mention; `near` is what the dense one found."""
+    def gather(
+        self, text: str, near: tuple[Rows, Similarities], hits: int, scope: Scope | None = None
+    ) -> Evidence:
+        """What the channels find in scope for a mention; `near` is what the dense one found."""
         normalized = normalize_alias(text)
         grams = character_grams(normalized)
-        exact = self.index.search_exact(normalized)
-        spelt = self.index.search_lexical(grams, min(hits, _LEXICAL_HITS))
+        exact = self.index.search_exact(normalized, scope)
+        spelt = self.index.search_lexical(grams, min(hits, _LEXICAL_HITS), scope)
         rows = np.unique(np.concatenate([near[0], spelt, exact]))
         # An alias that only spelling found has no cosine at hand: it counts as the farthest one that has.
         cosine = np.full(len(rows), near[1].min(initial=1.0), dtype=np.float32)
@@ -135,18 +140,24 @@ class Retriever:
         near: tuple[Rows, Similarities],
         hits: int,
         limit: int,
+        scope: Scope | None,
     ) -> list[Candidate]:
         """The candidates of one mention; asks for more aliases until there are enough concepts."""
-        wanted = min(limit, self.index.manifest.concepts)
+        manifest = self.index.manifest
+        held = (manifest.concepts, manifest.aliases)
+        concepts, aliases = held if scope is None else (scope.concept_count, scope.size)
+        wanted = min(limit, concepts)
         while True:
-            evidence = self.gather(text, near, hits)
+            evidence = self.gather(text, near, hits, scope)
             scores = fuse(evidence)
             places = self.order(evidence, scores)
-            if len(places) >= wanted or hits >= self.index.manifest.aliases:
+            if len(places) >= wanted or hits >= aliases:
                 break
             hits *= 8
-            near = self.index.search_dense(vector[None], hits)[0]
+            near = self.index.search_dense(vector[None], hits, scope)[0]
         given = self.index.find_concept(text)
+        if given is not None and scope is not None and not scope.concepts[given]:
+            given = None
         candidates = [] if given is None else [self._given(given, text)]
         for place in places[:limit].tolist():
             concept = int(self.index.alias_concept[evidence.rows[place]])

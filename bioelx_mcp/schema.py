@@ -1,4 +1,4 @@
-"""The things everybody talks about: mention, concept, alias, hit, candidate, ranking.
+"""The things everybody talks about: mention, filters, concept, alias, hit, candidate, ranking.
 
 Plain frozen values without behaviour; the Arrow schemas of the two index tables stand in `manifest.py`.
 """
@@ -21,6 +21,24 @@ class Mention:
     text: str
     context: str = ""
     start: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """What a search is confined to: of each field that is not empty, an alias must have one value.
+
+    `languages` and `vocabularies` (sources) are those of the alias, `prefixes` those of the concept's id; `types`
+    and `groups` are semantic types and groups of the concept, by name or code, and count as one field.
+    """
+
+    languages: tuple[str, ...] = ()
+    types: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    vocabularies: tuple[str, ...] = ()
+    prefixes: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return any((self.languages, self.types, self.groups, self.vocabularies, self.prefixes))
 
 
 @dataclass(frozen=True, slots=True)
