@@ -45,7 +45,11 @@ def _definitions(text: str) -> Iterator[tuple[str, str]]:
         before = _SENTENCE_END.split(text[: match.start()])[-1].rstrip()
         if _is_short(inside) and (long := _long_form(inside, before)):
             yield inside, long
-        elif before and _is_short(short := before.split()[-1]) and _long_form(short, inside) == inside:
+        elif (
+            before
+            and _is_short(short := before.split()[-1])
+            and _long_form(short, inside) == inside
+        ):
             yield short, inside
 
 

@@ -6,6 +6,7 @@ Exit status: 0 done, 1 internal error, 2 usage or bad input, 3 missing extra, 4 
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from io import TextIOWrapper
 from pathlib import Path
@@ -17,17 +18,20 @@ from bioelx_mcp import __version__
 from bioelx_mcp.clients import Client, client_block
 from bioelx_mcp.console import echo_json, echo_table, read_mentions, show_progress, warn_degraded
 from bioelx_mcp.errors import BioelxError, UsageError
+from bioelx_mcp.index_cli import app as index_app
+from bioelx_mcp.index_cli import index_card, render_card
 from bioelx_mcp.settings import load_settings
 
 if TYPE_CHECKING:
     from bioelx_mcp.linker import Linker
-    from bioelx_mcp.schema import Ranking
+    from bioelx_mcp.schema import Filters, Ranking
 
 app = typer.Typer(
     help="Biomedical entity linking in any language.",
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+app.add_typer(index_app, name="index")
 
 IndexOption = Annotated[
     Path | None,
@@ -37,6 +41,24 @@ RankerOption = Annotated[
     str | None, typer.Option("--ranker-url", help="vLLM server that ranks. [BIOELX_RANKER_URL]")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="JSON lines instead of a table.")]
+LanguageOption = Annotated[
+    list[str] | None, typer.Option("--language", help="Only aliases of this language; repeatable.")
+]
+TypeOption = Annotated[
+    list[str] | None,
+    typer.Option("--type", help="Only concepts of this semantic type (name or TUI); repeatable."),
+]
+GroupOption = Annotated[
+    list[str] | None,
+    typer.Option("--group", help="Only concepts of this semantic group, as DISO; repeatable."),
+]
+VocabularyOption = Annotated[
+    list[str] | None, typer.Option("--vocabulary", help="Only aliases of this source; repeatable.")
+]
+PrefixOption = Annotated[
+    list[str] | None,
+    typer.Option("--prefix", help="Only concepts whose id begins so, as MONDO; repeatable."),
+]
 MentionArguments = Annotated[
     list[str] | None,
     typer.Argument(
@@ -122,11 +144,17 @@ def search(
     mentions: MentionArguments = None,
     index: IndexOption = None,
     limit: Annotated[int, typer.Option(help="Candidates a mention.")] = 5,
+    language: LanguageOption = None,
+    type_: TypeOption = None,
+    group: GroupOption = None,
+    vocabulary: VocabularyOption = None,
+    prefix: PrefixOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Find candidate concepts for mentions."""
     given = list(read_mentions(mentions))
-    found = _open(index).search(given, limit)
+    filters = _filters(language, type_, group, vocabulary, prefix)
+    found = _open(index).search(given, limit, filters)
     if as_json:
         for mention, candidates in zip(given, found, strict=True):
             echo_json({"mention": mention.text, "candidates": [asdict(c) for c in candidates]})
@@ -157,11 +185,17 @@ def link(
     index: IndexOption = None,
     ranker_url: RankerOption = None,
     limit: Annotated[int, typer.Option(help="Candidates that are ranked.")] = 10,
+    language: LanguageOption = None,
+    type_: TypeOption = None,
+    group: GroupOption = None,
+    vocabulary: VocabularyOption = None,
+    prefix: PrefixOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Link mentions: search, then rank; one answer each, or NIL."""
     given = list(read_mentions(mentions, context))
-    rankings = _open(index, ranker_url).link(given, limit)
+    filters = _filters(language, type_, group, vocabulary, prefix)
+    rankings = _open(index, ranker_url).link(given, limit, filters)
     warn_degraded(rankings)
     if as_json:
         for ranking in rankings:
@@ -318,21 +352,13 @@ def evaluate(
 
 @app.command()
 def info(index: IndexOption = None, as_json: JsonOption = False) -> None:
-    """Show what an index holds: counts, languages, sources, licences, encoder."""
-    card = _open(index).manifest.model_dump(mode="json", exclude={"probes"})
+    """Show what an index holds: counts, languages, sources, licences, encoder, how it is searched, sizes."""
+    manifest = _open(index).manifest
     if as_json:
-        echo_json(card)
+        echo_json(index_card(manifest))
         return
-    for key, value in card.items():
-        if key == "languages":
-            value = ", ".join(f"{language or 'und'} {count}" for language, count in value.items())
-        elif key == "sources":
-            value = "; ".join(
-                f"{s['name']} {s['aliases']} ({', '.join(s['licenses']) or '-'})" for s in value
-            )
-        elif key == "encoder":
-            value = f"{value['name']}, {value['dimension']} dimensions, {value['checksum'][:12]}"
-        typer.echo(f"{key:<15}{value}")
+    for line in render_card(manifest):
+        typer.echo(line)
 
 
 @app.command("mcp-config")
@@ -346,6 +372,13 @@ def mcp_config(
     command = shutil.which("bioelx-mcp") or "bioelx-mcp"
     arguments = ["serve", *(["--index", str(index.resolve())] if index else [])]
     typer.echo(client_block(client, command, arguments))
+
+
+def _filters(*values: Sequence[str] | None) -> "Filters":
+    """Filters of the options, which stand in the order of its fields."""
+    from bioelx_mcp.schema import Filters
+
+    return Filters(*(tuple(asked or ()) for asked in values))
 
 
 def _source(text: str) -> dict[str, str]:

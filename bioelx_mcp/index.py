@@ -4,6 +4,7 @@ Distances and BM25 scores end here: what leaves is rows and similarities in [0, 
 """
 
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,29 +15,29 @@ from numpy.typing import NDArray
 
 from bioelx_mcp.encoder import OnnxEncoder
 from bioelx_mcp.errors import InvalidArtifactError
+from bioelx_mcp.filters import Facets, Scope
+from bioelx_mcp.generations import mend, open_generation
 from bioelx_mcp.lexicon import Lexicon
 from bioelx_mcp.manifest import (
     ALIASES_TABLE,
-    CONCEPTS_TABLE,
     IndexLayout,
     Manifest,
     alias_key,
     encoder_checksum,
-    read_manifest,
 )
-from bioelx_mcp.schema import Concept
+from bioelx_mcp.schema import Concept, Filters
 from bioelx_mcp.text import normalize_concept_id
 
 Rows = NDArray[np.int64]
 Similarities = NDArray[np.float32]
 
-_WORLD = 50  # languages, or Wikipedia pages, that make a concept known everywhere
 PROBE_COSINE = 0.99  # kernels differ a little between processors
-_IN_MEMORY = ["concept", "text", "normalized", "language", "kind", "source", "key"]
+_ROW_FILES = ("aliases", "concepts", "ids", "facets")
+_SCOPES = 8  # filters that are remembered
 
 
 class AliasIndex:
-    """One generation of an index, open for reading.
+    """One generation of an index, open for reading; it stays on disk for as long as it is open.
 
     Attributes:
         manifest: what the index promises.
@@ -52,77 +53,85 @@ class AliasIndex:
             InvalidArtifactError: the index is broken, or its encoder is not the one that made it.
         """
         layout = IndexLayout(path)
-        self.manifest = read_manifest(layout)
+        self.manifest, self._lease = open_generation(layout)
         index_id = self.manifest.index_id
-        self._rebuild = f"rebuild it with `bioelx-mcp build-index --out {path}`"
-        if not layout.generation(index_id).is_dir():
-            raise InvalidArtifactError(
-                f"{path} lacks the generation {index_id} that its manifest names: {self._rebuild}"
-            )
+        self._mend = mend(layout)
         self.encoder = OnnxEncoder(layout.encoder(index_id), threads=threads)
-        _verify_encoder(self.manifest, self.encoder, layout.encoder(index_id), self._rebuild)
+        _verify_encoder(self.manifest, self.encoder, layout.encoder(index_id), self._mend)
         try:
             self.lexicon = Lexicon(layout.lexicon(index_id))
-            database = lancedb.connect(layout.tables(index_id))
-            concepts = database.open_table(CONCEPTS_TABLE).to_arrow()
-            self._table = database.open_table(ALIASES_TABLE)
-            columns = self._scan(_IN_MEMORY)
+            self._table = lancedb.connect(layout.tables(index_id)).open_table(ALIASES_TABLE)
+            vectors = self._table.count_rows()
+            rows = layout.rows(index_id)
+            self._load(*(_mapped(rows / f"{name}.arrow") for name in _ROW_FILES))
         except Exception as error:  # lancedb raises RuntimeError, ValueError, OSError and its own
             raise InvalidArtifactError(
-                f"the tables of {path} cannot be read ({error}): {self._rebuild}"
+                f"the tables of {path} cannot be read ({error}): {self._mend}"
             ) from error
-        self._check_counts(path, columns.num_rows, concepts.num_rows)
-        self._load(columns, concepts)
+        self._check_counts(path, vectors)
+        self.scope = lru_cache(maxsize=_SCOPES)(self._scope)
 
-    def _check_counts(self, path: Path, aliases: int, concepts: int) -> None:
+    def _check_counts(self, path: Path, vectors: int) -> None:
+        aliases, concepts = len(self.alias_concept), len(self._concepts)
         promised = self.manifest.aliases
-        if (aliases, self.lexicon.size, concepts) != (promised, promised, self.manifest.concepts):
+        if (aliases, self.lexicon.size, vectors, concepts) != (
+            promised,
+            promised,
+            promised,
+            self.manifest.concepts,
+        ):
             raise InvalidArtifactError(
-                f"{path} holds {aliases} aliases ({self.lexicon.size} in the lexicon) of {concepts} concepts, "
-                f"its manifest promises {promised} of {self.manifest.concepts}: {self._rebuild}"
+                f"{path} holds {aliases} aliases ({self.lexicon.size} in the lexicon, {vectors} with a vector) "
+                f"of {concepts} concepts, its manifest promises {promised} of {self.manifest.concepts}: {self._mend}"
             )
 
-    def _scan(self, columns: list[str]) -> pa.Table:
-        """Columns of all aliases in the order of the table, with `_rowid`."""
-        rows = self._table.search().select(columns).with_row_id(True).to_arrow()
-        ids = rows["_rowid"].to_numpy()
-        return rows if np.all(ids[:-1] < ids[1:]) else rows.sort_by("_rowid")
-
-    def _load(self, columns: pa.Table, concepts: pa.Table) -> None:
-        self._row_ids = columns["_rowid"].to_numpy()
-        self.alias_concept: NDArray[np.int32] = columns["concept"].to_numpy()
-        self.alias_text = columns["text"].combine_chunks()
-        self.alias_normalized = columns["normalized"].combine_chunks()
-        self.alias_language = columns["language"].combine_chunks().dictionary_encode()
-        self.alias_kind = columns["kind"].combine_chunks().dictionary_encode()
-        self.alias_source = columns["source"].combine_chunks().dictionary_encode()
-        keys = columns["key"].to_numpy()
-        self._key_order = np.argsort(keys, kind="stable")
-        self._keys = keys[self._key_order]
+    def _load(
+        self,
+        aliases: pa.RecordBatch,
+        concepts: pa.RecordBatch,
+        ids: pa.RecordBatch,
+        facets: pa.RecordBatch,
+    ) -> None:
+        self.alias_concept: NDArray[np.int32] = aliases["concept"].to_numpy()
+        self.alias_text = aliases["text"]
+        self.alias_normalized = aliases["normalized"]
+        self.alias_language = aliases["language"]
+        self.alias_kind = aliases["kind"]
+        self.alias_source = aliases["source"]
+        self.language_codes: NDArray[np.int32] = self.alias_language.indices.to_numpy()
+        self.kind_codes: NDArray[np.int32] = self.alias_kind.indices.to_numpy()
+        self._facet: NDArray[np.int32] = aliases["facet"].to_numpy()
+        self._row_ids: NDArray[np.uint64] = aliases["row_id"].to_numpy()
+        self._keys: NDArray[np.int64] = aliases["key"].to_numpy()
+        self._key_rows: NDArray[np.int32] = aliases["key_row"].to_numpy()
         self._concepts = concepts
-        self.renown = self._renown(concepts["popularity"].to_numpy())
-        self._concept_rows: dict[str, int] = {}
-        for row, others in enumerate(concepts["alt_ids"].to_pylist()):
-            for other in others:
-                self._concept_rows.setdefault(other, row)
-        self._concept_rows.update(
-            {c: row for row, c in enumerate(concepts["concept_id"].to_pylist())}
-        )
+        self.alias_renown: NDArray[np.float32] = aliases["renown"].to_numpy()
+        self._alias_grams: NDArray[np.float32] = aliases["grams"].to_numpy()
+        self._id_keys: NDArray[np.int64] = ids["key"].to_numpy()
+        self._id_concepts: NDArray[np.int32] = ids["concept"].to_numpy()
+        self._facets = Facets(pa.Table.from_batches([facets]))
         self._vectors: NDArray[np.float32] | None = None
         if self.manifest.dense_index == "exact":
-            flat = self._scan(["vector"])["vector"].combine_chunks().flatten()
-            matrix = flat.to_numpy(zero_copy_only=False).astype(np.float32)
-            self._vectors = matrix.reshape(-1, self.manifest.encoder.dimension)
+            self._vectors = self._read_vectors()
 
-    def _renown(self, popularity: NDArray[np.int32]) -> NDArray[np.float32]:
-        """Float32 (concepts,) in [0, 1]: how widely each is known, by its languages or Wikipedia pages."""
-        languages = len(self.alias_language.dictionary)
-        spoken = self.alias_concept.astype(np.int64) * languages + np.asarray(
-            self.alias_language.indices
-        )
-        named = np.bincount(np.unique(spoken) // languages, minlength=len(popularity))
-        known = np.log1p(np.maximum(named, popularity)) / np.log1p(_WORLD)
-        return np.minimum(known, 1.0).astype(np.float32)
+    def _read_vectors(self) -> NDArray[np.float32]:
+        """All vectors in the order of the rows."""
+        stored = self._table.search().select(["vector"]).with_row_id(True).to_arrow()
+        stored = stored.sort_by("_rowid")["vector"].combine_chunks().flatten()
+        matrix = stored.to_numpy(zero_copy_only=False).astype(np.float32)
+        return matrix.reshape(-1, self.manifest.encoder.dimension)
+
+    def _scope(self, filters: Filters) -> Scope:
+        """What a filter leaves; the last few are remembered.
+
+        Raises:
+            UsageError: it leaves nothing.
+        """
+        facets = self._facets.select(filters)
+        mask = facets[self._facet]
+        concepts = np.zeros(len(self._concepts), dtype=np.bool_)
+        concepts[self.alias_concept[mask]] = True
+        return Scope(np.flatnonzero(facets), mask, concepts)
 
     def concept(self, row: int) -> Concept:
         """The concept of a row of the concepts table."""
@@ -144,60 +153,87 @@ class AliasIndex:
     def find_concept(self, concept_id: str) -> int | None:
         """The row of a concept, by its id or an alternative id in any spelling; None if it is not here."""
         curie = normalize_concept_id(concept_id)
-        return None if curie is None else self._concept_rows.get(curie)
+        if curie is None:
+            return None
+        for row in self._id_concepts[_equal(self._id_keys, alias_key(curie))].tolist():
+            concept = self._concepts.slice(row, 1)
+            if curie in (concept["concept_id"][0].as_py(), *concept["alt_ids"][0].as_py()):
+                return int(row)
+        return None
 
-    def search_exact(self, normalized: str) -> Rows:
-        """Rows of the aliases whose normalised text is this one."""
-        key = alias_key(normalized)
-        low, high = (np.searchsorted(self._keys, key, side=side) for side in ("left", "right"))
-        rows = self._key_order[low:high]
-        return (
-            rows[[self.alias_normalized[row].as_py() == normalized for row in rows.tolist()]]
-            if len(rows)
-            else rows
-        )
+    def search_exact(self, normalized: str, scope: Scope | None = None) -> Rows:
+        """Rows of the aliases in scope whose normalised text is this one."""
+        rows = self._key_rows[_equal(self._keys, alias_key(normalized))].astype(np.int64)
+        if scope is not None:
+            rows = rows[scope.mask[rows]]
+        same = [self.alias_normalized[row].as_py() == normalized for row in rows.tolist()]
+        return rows[np.array(same, dtype=np.bool_)]
 
-    def search_lexical(self, grams: Iterable[str], limit: int) -> Rows:
-        """Rows of at most `limit` aliases that share character grams, best BM25 first."""
-        return self.lexicon.search(grams, limit)
+    def search_lexical(self, grams: Iterable[str], limit: int, scope: Scope | None = None) -> Rows:
+        """Rows of at most `limit` aliases in scope that share character grams, best BM25 first."""
+        return self.lexicon.search(grams, limit, None if scope is None else scope.facets)
+
+    def lexical_similarities(self, grams: Iterable[str], rows: Rows) -> Similarities:
+        """Float32 (len(rows),) in [0, 1]: the Dice coefficient of character grams, rare ones weighing more."""
+        names = self.alias_normalized.take(pa.array(rows)).to_pylist()
+        return self.lexicon.similarities(grams, names, self._alias_grams[rows])
 
     def search_dense(
-        self, vectors: NDArray[np.float32], limit: int
+        self, vectors: NDArray[np.float32], limit: int, scope: Scope | None = None
     ) -> list[tuple[Rows, Similarities]]:
-        """For each unit vector the rows of its nearest aliases, with cosine similarity clipped to [0, 1]."""
+        """For each unit vector the rows of its nearest aliases in scope, with cosine similarity clipped to [0, 1]."""
         if self._vectors is not None:
-            return [_nearest(self._vectors, vector, limit) for vector in vectors]
+            rows = None if scope is None else scope.rows
+            return [_nearest(self._vectors, vector, limit, rows) for vector in vectors]
         if len(vectors) == 0:
             return []
-        found = (
+        query = (
             self._table.search(list(vectors), vector_column_name="vector")
             .distance_type("cosine")
             .nprobes(self.manifest.nprobes)
             .select(["_distance"])
             .with_row_id(True)
             .limit(limit)
-            .to_arrow()
         )
+        if scope is not None:
+            facets = ", ".join(map(str, scope.facets.tolist()))
+            query = query.where(f"facet IN ({facets})", prefilter=True).nprobes(
+                self.manifest.partitions
+            )
+        found = query.to_arrow()
         rows = self._rows_of(found["_rowid"].to_numpy())
         # Lance's IVF_RQ answers `cosine` with the squared distance of the unit vectors: 2 (1 - cosine).
         similarity = np.clip(1.0 - found["_distance"].to_numpy() / 2, 0.0, 1.0).astype(np.float32)
         if len(vectors) == 1:
             return [(rows, similarity)]
-        query = found["query_index"].to_numpy()
-        return [(rows[query == i], similarity[query == i]) for i in range(len(vectors))]
+        query_index = found["query_index"].to_numpy()
+        return [(rows[query_index == i], similarity[query_index == i]) for i in range(len(vectors))]
 
     def _rows_of(self, row_ids: NDArray[np.uint64]) -> Rows:
         return np.searchsorted(self._row_ids, row_ids)
 
 
+def _mapped(path: Path) -> pa.RecordBatch:
+    """The one batch of an Arrow file, memory-mapped."""
+    return pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
+
+
+def _equal(keys: NDArray[np.int64], key: int) -> slice:
+    """Where a key stands in ascending ones."""
+    return slice(*(np.searchsorted(keys, np.int64(key), side=side) for side in ("left", "right")))
+
+
 def _nearest(
-    matrix: NDArray[np.float32], vector: NDArray[np.float32], limit: int
+    matrix: NDArray[np.float32], vector: NDArray[np.float32], limit: int, among: Rows | None
 ) -> tuple[Rows, Similarities]:
     similarity = matrix @ vector
+    if among is not None:
+        similarity = similarity[among]
     limit = min(limit, len(similarity))
     rows = np.argpartition(-similarity, limit - 1)[:limit]
     rows = rows[np.lexsort((rows, -similarity[rows]))]
-    return rows, np.clip(similarity[rows], 0.0, 1.0)
+    found = np.clip(similarity[rows], 0.0, 1.0)
+    return rows if among is None else among[rows], found
 
 
 def _verify_encoder(manifest: Manifest, encoder: OnnxEncoder, directory: Path, mend: str) -> None:

@@ -1,7 +1,7 @@
 """Lexicon: an inverted index from character grams to the aliases that hold them, by tantivy, memory-mapped.
 
 The builder writes it and the reader searches it with the same grams (`text.character_grams`). Rows are those
-of the alias table; `totals.npy` holds the weight of all grams of each. Thread-safe.
+of the alias table. Thread-safe.
 """
 
 import operator
@@ -21,14 +21,14 @@ from numpy.typing import NDArray
 
 from bioelx_mcp.text import character_grams
 
-_GRAMS, _ROW = "grams", "row"
+_GRAMS, _ROW, _FACET = "grams", "row", "facet"
 _WRITER_BYTES = 300_000_000
 _WEIGHTS = 1 << 18  # that are remembered
 # Share of a mention's weight that its rarest grams hold which are searched for: the common rest takes two
 # thirds of the time and finds nothing more (benchmarks/LOG.md).
 _TELLING = 0.8
-_TOTALS = "totals.npy"
 _BLOCK = 1 << 16  # names whose totals are summed at once
+_LEAST = 1e-6  # weight of a mention and a name without grams
 
 
 def _schema() -> tantivy.Schema:
@@ -36,25 +36,32 @@ def _schema() -> tantivy.Schema:
     # A gram stands in a name once, so that neither frequencies nor positions are kept.
     builder.add_text_field(_GRAMS, tokenizer_name="whitespace", index_option="basic")
     builder.add_integer_field(_ROW, fast=True)
+    builder.add_integer_field(_FACET, indexed=True)
     return builder.build()
 
 
-def write_lexicon(normalized: Iterable[str], directory: Path) -> None:
-    """Index normalised names in the order of their rows into an empty directory, as one segment."""
+def write_lexicon(
+    normalized: Iterable[str], directory: Path, facets: Iterable[int]
+) -> NDArray[np.float32]:
+    """Index normalised names in the order of their rows into an empty directory, as one segment.
+
+    `facets` holds the facet (`filters.py`) of each name. The weight of all grams of each name comes back,
+    float32 (names,), that `Lexicon.similarities` wants.
+    """
     directory.mkdir(parents=True)
     writer = tantivy.Index(_schema(), str(directory)).writer(_WRITER_BYTES, 1)
     numbers: dict[str, int] = {}
     held, ends = array("i"), array("q")
-    for row, text in enumerate(normalized):
+    for row, (text, facet) in enumerate(zip(normalized, facets, strict=True)):
         grams = character_grams(text)
-        writer.add_document(tantivy.Document(grams=" ".join(grams), row=row))
+        writer.add_document(tantivy.Document(grams=" ".join(grams), row=row, facet=facet))
         held.extend(numbers.setdefault(gram, len(numbers)) for gram in grams)
         ends.append(len(held))
     writer.commit()
     writer.wait_merging_threads()
-    np.save(directory / _TOTALS, _totals(np.asarray(held), np.asarray(ends)))
     for path in directory.iterdir():
         path.chmod(0o644)  # tantivy makes its list of files for one user alone
+    return _totals(np.asarray(held), np.asarray(ends))
 
 
 def _totals(held: NDArray[np.int32], ends: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -94,46 +101,57 @@ class Lexicon:
         self._searcher = self._index.searcher()
         self._schema = self._index.schema
         self.size: int = self._searcher.num_docs
-        self._totals = np.load(directory / _TOTALS, mmap_mode="r")
-        if self._totals.shape != (self.size,):
-            raise ValueError(f"{_TOTALS} holds {self._totals.shape} weights of {self.size} names")
+        self._unknown = float(_weight(0, self.size))  # of a gram that no name holds
         self.weight = lru_cache(maxsize=_WEIGHTS)(self._weight)
 
-    def search(self, grams: Iterable[str], limit: int) -> NDArray[np.int64]:
-        """Rows (at most `limit`,) of names that hold some of the telling grams, best BM25 first."""
+    def search(
+        self, grams: Iterable[str], limit: int, facets: NDArray[np.int64] | None = None
+    ) -> NDArray[np.int64]:
+        """Rows (at most `limit`,) of names that hold some of the grams, best BM25 first.
+
+        Of all names those that hold one of the telling grams; of names of these `facets` any.
+        """
         terms = [
             (tantivy.Occur.Should, tantivy.Query.term_query(self._schema, _GRAMS, gram))
-            for gram in self._telling(grams)
+            for gram in (self._telling(grams) if facets is None else grams)
         ]
         if not terms:
             return np.empty(0, dtype=np.int64)
-        hits = self._searcher.search(tantivy.Query.boolean_query(terms), limit, count=False).hits
+        query = tantivy.Query.boolean_query(terms)
+        if facets is not None:
+            among = tantivy.Query.term_set_query(self._schema, _FACET, facets.tolist())
+            inside = tantivy.Query.const_score_query(among, 0.0)
+            query = tantivy.Query.boolean_query(
+                [(tantivy.Occur.Must, query), (tantivy.Occur.Must, inside)]
+            )
+        hits = self._searcher.search(query, limit, count=False).hits
         rows = self._searcher.fast_field_values(_ROW, [address for _, address in hits])
         return np.array(rows, dtype=np.int64)
 
     def similarities(
-        self, grams: Iterable[str], rows: NDArray[np.int64], names: Sequence[str]
+        self, grams: Iterable[str], names: Sequence[str], totals: NDArray[np.float32]
     ) -> NDArray[np.float32]:
-        """Float32 (len(rows),) in [0, 1]: the Dice coefficient of these grams and those of names by row.
+        """Float32 (len(names),) in [0, 1]: the Dice coefficient of these grams and those of normalised names.
 
-        A gram counts by its weight. `names` are the normalised names of the rows.
+        A gram counts by its weight; `totals` are the weights of all grams of each name.
         """
         weights = {gram: self.weight(gram) for gram in grams}
         padded = ["·" + name.replace(" ", "··") + "·" for name in names]
-        shared = np.zeros(len(rows))
+        shared = np.zeros(len(padded))
         for gram, weight in weights.items():
             holds = _holds_letter if len(gram) == 1 else operator.contains
-            shared += weight * np.fromiter((holds(name, gram) for name in padded), bool, len(rows))
-        totals = sum(weights.values()) + self._totals[rows]
-        with np.errstate(invalid="ignore"):
-            dice = np.nan_to_num(2.0 * shared / totals)
-        return np.minimum(dice, 1.0).astype(np.float32)  # of a long name some grams are left out
+            held = (holds(name, gram) for name in padded)
+            shared += weight * np.fromiter(held, np.bool_, len(padded))
+        both = np.maximum(sum(weights.values()) + totals, _LEAST)
+        # Of a long name some grams are left out of the total, and yet found in it.
+        return np.minimum(2.0 * shared / both, 1.0).astype(np.float32)
 
     def _telling(self, grams: Iterable[str]) -> list[str]:
-        """The rarest of the grams, that hold most of their weight together."""
-        rarest = sorted(grams, key=self.weight, reverse=True)
-        before = np.cumsum([0.0, *map(self.weight, rarest)])
-        return rarest[: int(np.searchsorted(before, _TELLING * before[-1]))]
+        """The rarest of the grams that some name holds, which have most of their weight together."""
+        weights = {gram: self.weight(gram) for gram in grams}
+        rarest = sorted((g for g in weights if weights[g] < self._unknown), key=weights.__getitem__)
+        before = np.cumsum([0.0, *(weights[gram] for gram in reversed(rarest))])
+        return rarest[::-1][: int(np.searchsorted(before, _TELLING * before[-1]))]
 
     def _weight(self, gram: str) -> float:
         return float(_weight(self._searcher.doc_freq(_GRAMS, gram), self.size))

@@ -12,7 +12,7 @@ from bioelx_mcp.manifest import Manifest
 from bioelx_mcp.prompt import load_prompt
 from bioelx_mcp.ranker import Ranker
 from bioelx_mcp.retriever import Retriever, check_mention
-from bioelx_mcp.schema import AliasHit, Candidate, Concept, Mention, Ranking
+from bioelx_mcp.schema import AliasHit, Candidate, Concept, Filters, Mention, Ranking
 from bioelx_mcp.settings import Settings, load_settings
 
 _NAMES_SHOWN = 12
@@ -61,13 +61,15 @@ class Linker:
     def manifest(self) -> Manifest:
         return self._index.manifest
 
-    def search(self, mentions: Iterable[Mention | str], limit: int = 10) -> list[list[Candidate]]:
-        """For each mention its candidates, best first, distinct, at most `limit`.
+    def search(
+        self, mentions: Iterable[Mention | str], limit: int = 10, filters: Filters | None = None
+    ) -> list[list[Candidate]]:
+        """For each mention its candidates, best first, distinct, at most `limit`; only such as pass the filters.
 
         Raises:
-            UsageError: a mention is empty or too long, or the limit out of range.
+            UsageError: a mention is empty or too long, the limit out of range, or the filters leave nothing.
         """
-        return self._retriever.search_candidates([_mention(m) for m in mentions], limit)
+        return self._retriever.search_candidates([_mention(m) for m in mentions], limit, filters)
 
     def rank(self, items: Iterable[tuple[Mention | str, Sequence[Candidate]]]) -> list[Ranking]:
         """For each mention with its candidates a ranking of exactly these; degrades, never fails."""
@@ -75,10 +77,12 @@ class Linker:
             [(_mention(mention), candidates) for mention, candidates in items]
         )
 
-    def link(self, mentions: Iterable[Mention | str], limit: int = 10) -> list[Ranking]:
+    def link(
+        self, mentions: Iterable[Mention | str], limit: int = 10, filters: Filters | None = None
+    ) -> list[Ranking]:
         """Search, then rank: one ranking a mention; `best` is the answer, None where nothing fits."""
         given = [_mention(m) for m in mentions]
-        return self.rank(zip(given, self.search(given, limit), strict=True))
+        return self.rank(zip(given, self.search(given, limit, filters), strict=True))
 
     def concept(self, concept_id: str) -> Concept | None:
         """A concept by its id (any spelling) or an alternative id; None if the index does not hold it."""

@@ -1,9 +1,11 @@
 """What an index directory holds and promises: paths, row schemas and the manifest that is written last.
 
-DIR/manifest.json               names the generation that is served; replaced atomically
-DIR/generations/ID/tables/      Lance tables `concepts` and `aliases`
-DIR/generations/ID/lexicon/     the inverted index of the aliases' character grams
-DIR/generations/ID/encoder/     the query encoder that made the vectors
+DIR/manifest.json                   names the generation that is served; replaced atomically
+DIR/generations/ID/manifest.json    the same text, kept for rollback; who reads a generation holds a lock on it
+DIR/generations/ID/tables/          Lance tables `concepts` and `aliases`, the vectors and their index
+DIR/generations/ID/rows/            what a reader needs of both tables at hand: Arrow files, memory-mapped
+DIR/generations/ID/lexicon/         the inverted index of the aliases' character grams
+DIR/generations/ID/encoder/         the query encoder that made the vectors
 """
 
 import hashlib
@@ -18,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from bioelx_mcp.errors import InvalidArtifactError, MissingArtifactError, problems
 from bioelx_mcp.text import TEXT_VERSION
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 CONCEPTS_TABLE = "concepts"
 ALIASES_TABLE = "aliases"
 
@@ -53,7 +55,39 @@ ALIASES_SCHEMA = pa.schema(
         ),  # further concepts of the same normalised name
     ]
 )
-KEY_FIELD = pa.field("key", pa.int64(), nullable=False)  # alias_key(normalized)
+FACET_FIELD = pa.field("facet", pa.int32(), nullable=False)  # row of rows/facets.arrow
+_NAMED = pa.dictionary(pa.int32(), pa.string())
+# rows/aliases.arrow, in the order of the aliases but for the last two columns
+ROWS_SCHEMA = pa.schema(
+    [
+        pa.field("concept", pa.int32(), nullable=False),
+        pa.field("text", pa.string(), nullable=False),
+        pa.field("normalized", pa.string(), nullable=False),
+        pa.field("language", _NAMED, nullable=False),
+        pa.field("kind", _NAMED, nullable=False),
+        pa.field("source", _NAMED, nullable=False),
+        FACET_FIELD,
+        pa.field("grams", pa.float32(), nullable=False),  # the weight of all its character grams
+        pa.field("renown", pa.float32(), nullable=False),  # of its concept, in [0, 1]
+        pa.field("row_id", pa.uint64(), nullable=False),  # Lance's, ascending
+        pa.field("key", pa.int64(), nullable=False),  # alias_key(normalized), ascending,
+        pa.field("key_row", pa.int32(), nullable=False),  # and the row that it is the key of
+    ]
+)
+FACETS_SCHEMA = pa.schema(  # rows/facets.arrow: what filters ask about, each combination once
+    [
+        pa.field("language", pa.string(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("prefix", pa.string(), nullable=False),  # of the concept's id
+        pa.field("semantic_types", pa.list_(pa.string()), nullable=False),
+    ]
+)
+IDS_SCHEMA = pa.schema(  # rows/ids.arrow: ids and alternative ids of the concepts
+    [
+        pa.field("key", pa.int64(), nullable=False),  # alias_key(id), ascending
+        pa.field("concept", pa.int32(), nullable=False),
+    ]
+)
 
 
 def vector_field(dimension: int) -> pa.Field:
@@ -62,7 +96,7 @@ def vector_field(dimension: int) -> pa.Field:
 
 
 def alias_key(normalized: str) -> int:
-    """64 bits of BLAKE2b of a normalised name, signed: what the exact channel compares."""
+    """64 bits of BLAKE2b of a normalised name or an id, signed: what the exact channel compares."""
     digest = hashlib.blake2b(normalized.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little", signed=True)
 
@@ -108,8 +142,13 @@ class Manifest(_Model):
     languages: dict[str, int]
     sources: tuple[SourceCard, ...]
     encoder: EncoderCard
-    dense_index: str  # `exact`, or the Lance index that serves the vectors
-    nprobes: int = 0  # partitions it looks into for one mention; 0 for `exact`
+    dense_index: str  # `exact`, or the Lance index that serves the vectors; of that:
+    bits: int = 0  # of each number of a vector
+    partitions: int = 0
+    nprobes: int = 0  # partitions it looks into for one mention
+    files: dict[
+        str, int
+    ] = {}  # the generation's files with their bytes, the manifest itself left out
     probes: tuple[Probe, ...]
 
 
@@ -124,11 +163,22 @@ class IndexLayout:
         return self.root / "manifest.json"
 
     @property
+    def lock(self) -> Path:
+        """Held by whoever changes the directory."""
+        return self.root / ".lock"
+
+    @property
     def generations(self) -> Path:
         return self.root / "generations"
 
     def generation(self, index_id: str) -> Path:
         return self.generations / index_id
+
+    def generation_manifest(self, index_id: str) -> Path:
+        return self.generation(index_id) / "manifest.json"
+
+    def rows(self, index_id: str) -> Path:
+        return self.generation(index_id) / "rows"
 
     def tables(self, index_id: str) -> Path:
         return self.generation(index_id) / "tables"
@@ -156,27 +206,31 @@ def write_atomically(path: Path, text: str) -> None:
 
 def write_manifest(layout: IndexLayout, manifest: Manifest) -> None:
     """Put a generation into service. The last write of a build."""
-    write_atomically(layout.manifest, manifest.model_dump_json(indent=1) + "\n")
+    write_atomically(layout.manifest, render_manifest(manifest))
 
 
-def read_manifest(layout: IndexLayout) -> Manifest:
-    """The manifest of the index in service.
+def render_manifest(manifest: Manifest) -> str:
+    """The manifest as it stands in its file."""
+    return manifest.model_dump_json(indent=1) + "\n"
+
+
+def read_manifest(layout: IndexLayout, index_id: str | None = None) -> Manifest:
+    """The manifest of the index in service, or of one of its generations.
 
     Raises:
         MissingArtifactError: there is no index.
         InvalidArtifactError: the manifest is broken, or written for another version of this program.
     """
     build = f"build one with `bioelx-mcp build-index --out {layout.root}`"
+    path = layout.manifest if index_id is None else layout.generation_manifest(index_id)
     try:
-        raw = json.loads(layout.manifest.read_text(encoding="utf-8"))
+        raw = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise MissingArtifactError(
             f"no index in {layout.root} (no manifest.json): {build}"
         ) from None
     except (OSError, ValueError) as error:
-        raise InvalidArtifactError(
-            f"{layout.manifest} cannot be read ({error}): {build}"
-        ) from error
+        raise InvalidArtifactError(f"{path} cannot be read ({error}): {build}") from error
     for field, ours in (("schema_version", SCHEMA_VERSION), ("text_version", TEXT_VERSION)):
         theirs = raw.get(field) if isinstance(raw, dict) else None
         if theirs != ours:
@@ -185,13 +239,13 @@ def read_manifest(layout: IndexLayout) -> Manifest:
                 "upgrade bioelx-mcp" if newer else "rebuild the index with `bioelx-mcp build-index`"
             )
             raise InvalidArtifactError(
-                f"{layout.manifest}: {field} is {theirs}, this program reads {ours}: {mend}"
+                f"{path}: {field} is {theirs}, this program reads {ours}: {mend}"
             )
     try:
         return Manifest.model_validate(raw)
     except ValidationError as error:
         where, what = problems(error)[0]
-        raise InvalidArtifactError(f"{layout.manifest}: {where}: {what}: {build}") from error
+        raise InvalidArtifactError(f"{path}: {where}: {what}: {build}") from error
 
 
 def encoder_checksum(directory: Path) -> str:

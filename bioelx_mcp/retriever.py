@@ -6,15 +6,19 @@ defines is searched for in both forms.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bioelx_mcp.abbreviations import expand_abbreviations
 from bioelx_mcp.errors import UsageError
+from bioelx_mcp.filters import Scope
 from bioelx_mcp.fusion import Evidence, fuse
 from bioelx_mcp.index import AliasIndex, Rows, Similarities
-from bioelx_mcp.schema import AliasHit, Candidate, Channel, Mention
+from bioelx_mcp.language import speaks, wanted_languages
+from bioelx_mcp.schema import AliasHit, Candidate, Channel, Filters, Mention
 from bioelx_mcp.text import MAX_NAME_LENGTH, character_grams, has_surrogate, normalize_alias
 
 MAX_CANDIDATES = 1000
@@ -23,10 +27,21 @@ MAX_CANDIDATES = 1000
 _HITS_PER_CANDIDATE = 8
 _LEAST_HITS = 256
 _LEXICAL_HITS = 128  # beyond them spelling says nothing (benchmarks/LOG.md)
-_SHORT_FORM = 0.9  # what the abbreviation's own similarities are worth beside those of its definition
+_SHORT_FORM = (
+    0.9  # what the abbreviation's own similarities are worth beside those of its definition
+)
 _BATCH = 64
 
 Near = tuple[Rows, Similarities]  # what the dense channel found for one text
+
+
+@dataclass(frozen=True)
+class Query:
+    """The forms of a mention, the one that counts first and the mention as it is given last, and their vectors."""
+
+    texts: list[str]
+    language: str
+    vectors: NDArray[np.float32]
 
 
 def check_mention(text: str) -> None:
@@ -46,86 +61,88 @@ class Retriever:
 
     def __init__(self, index: AliasIndex) -> None:
         self.index = index
-        kinds = index.alias_kind
-        preferred = np.array([kind == "preferred" for kind in kinds.dictionary.to_pylist()])
-        self._preferred: NDArray[np.bool_] = preferred[kinds.indices.to_numpy()]
+        kinds = index.alias_kind.dictionary.to_pylist()
+        self._preferred = np.array([kind == "preferred" for kind in kinds])  # by code
+        self._speaking = lru_cache(maxsize=256)(self._speakers)
 
     def search_candidates(
-        self, mentions: Sequence[Mention], limit: int = 10
+        self, mentions: Sequence[Mention], limit: int = 10, filters: Filters | None = None
     ) -> list[list[Candidate]]:
-        """For each mention at most `limit` distinct concepts, best first; fewer only if the index holds fewer.
+        """For each mention at most `limit` distinct concepts, best first; fewer only if the filters leave fewer.
 
         A mention that is a concept id finds that concept. Order is that of `fusion.fuse`.
 
         Raises:
-            UsageError: a mention is empty or too long, or the limit is not within 1 and MAX_CANDIDATES.
+            UsageError: a mention is empty or too long, the limit is not within 1 and MAX_CANDIDATES, or the
+                filters leave nothing.
         """
         if not 1 <= limit <= MAX_CANDIDATES:
             raise UsageError(f"limit is {limit}; it must lie within 1 and {MAX_CANDIDATES}")
         for mention in mentions:
             check_mention(mention.text)
+        scope = self.index.scope(filters) if filters else None
         found: list[list[Candidate]] = []
         for start in range(0, len(mentions), _BATCH):
-            forms = [_forms(mention) for mention in mentions[start : start + _BATCH]]
+            batch = mentions[start : start + _BATCH]
+            forms = [_forms(mention) for mention in batch]
             vectors = self.index.encoder.encode([text for texts in forms for text in texts])
-            near = self.index.search_dense(vectors, _dense_hits(limit))
+            near = self.index.search_dense(vectors, _dense_hits(limit), scope)
             row = 0
-            for texts in forms:
-                stop = row + len(texts)
-                found.append(self._search(texts, vectors[row:stop], near[row:stop], limit))
-                row = stop
+            for mention, texts in zip(batch, forms, strict=True):
+                query = Query(texts, mention.language, vectors[row : row + len(texts)])
+                found.append(self._search(query, near[row : row + len(texts)], limit, scope))
+                row += len(texts)
         return found
-    def gather(
-        self, texts: Sequence[str], near: Sequence[Near], language: str = ""
-    ) -> Evidence:
-        """What the channels find for the forms of a mention, the one that counts first.
 
-        `near` is what the dense channel found for each form, `language` that of the mention, if known.
-        """
+    def gather(self, query: Query, near: Sequence[Near], scope: Scope | None = None) -> Evidence:
+        """What the channels find in scope; `near` is what the dense one found for each text of the query."""
         index = self.index
-        normalized = [normalize_alias(text) for text in texts]
+        normalized = [normalize_alias(text) for text in query.texts]
         grams = [character_grams(name) for name in normalized]
-        exact = index.search_exact(normalized[0])
-        spelt = [index.search_lexical(each, _LEXICAL_HITS) for each in grams]
+        exact = index.search_exact(normalized[0], scope)
+        spelt = [index.search_lexical(each, _LEXICAL_HITS, scope) for each in grams]
         rows = np.unique(np.concatenate([exact, *spelt, *(found for found, _ in near)]))
-        names = index.alias_normalized.take(rows).to_pylist()
         cosine = np.zeros(len(rows), dtype=np.float32)
         lexical = np.zeros(len(rows), dtype=np.float32)
         for number, (found, similarity) in enumerate(near):
             worth = _SHORT_FORM if number else 1.0
             # An alias that only spelling found has no cosine at hand: it counts as the farthest one that has.
-            each = np.full(len(rows), similarity.min(initial=1.0), dtype=np.float32)
-            each[np.searchsorted(rows, found)] = similarity
-            cosine = np.maximum(cosine, worth * each)
-            dice = index.lexicon.similarities(grams[number], rows, names)
-            lexical = np.maximum(lexical, worth * dice)
-        concept = index.alias_concept[rows]
+            near_by = np.full(len(rows), similarity.min(initial=1.0), dtype=np.float32)
+            near_by[np.searchsorted(rows, found)] = similarity
+            cosine = np.maximum(cosine, worth * near_by)
+            alike = index.lexical_similarities(grams[number], rows)
+            lexical = np.maximum(lexical, worth * alike)
         return Evidence(
             rows=rows,
-            concept=concept,
+            concept=index.alias_concept[rows],
             cosine=cosine,
             lexical=lexical,
             exact=np.isin(rows, exact),
-            preferred=self._preferred[rows],
-            spoken=self._spoken(language)[index.alias_language.indices.to_numpy()[rows]],
-            renown=index.renown[concept],
+            preferred=self._preferred[index.kind_codes[rows]],
+            spoken=self._speaking(query.language)[index.language_codes[rows]],
+            renown=index.alias_renown[rows],
         )
 
     def _search(
-        self, texts: Sequence[str], vectors: NDArray[np.float32], near: Sequence[Near], limit: int
+        self, query: Query, near: Sequence[Near], limit: int, scope: Scope | None
     ) -> list[Candidate]:
         """The candidates of one mention; asks for more aliases until there are enough concepts."""
-        wanted = min(limit, self.index.manifest.concepts)
-        hits = _dense_hits(limit)
+        manifest = self.index.manifest
+        held = (manifest.concepts, manifest.aliases)
+        concepts, aliases = held if scope is None else (scope.concept_count, scope.size)
+        wanted, hits = min(limit, concepts), _dense_hits(limit)
         while True:
-            evidence = self.gather(texts, near)
+            evidence = self.gather(query, near, scope)
             fused = fuse(evidence)
-            if len(fused.places) >= wanted or hits >= self.index.manifest.aliases:
+            if len(fused.places) >= wanted or hits >= aliases:
                 break
             hits *= 8
-            near = self.index.search_dense(vectors, hits)
-        given = self.index.find_concept(texts[-1])
-        candidates = [] if given is None else [self._given(given, texts[-1])]
+            near = self.index.search_dense(query.vectors, hits, scope)
+        text = query.texts[-1]
+        given = self.index.find_concept(text)
+        if given is not None and scope is not None and not scope.concepts[given]:
+            given = None
+        candidates = [] if given is None else [self._given(given, text)]
         for place, score in zip(fused.places[:limit].tolist(), fused.scores.tolist(), strict=False):
             if evidence.concept[place] != given:
                 candidates.append(self._candidate(evidence, place, score))
@@ -161,6 +178,18 @@ class Retriever:
         return Candidate(
             concept.concept_id, concept.preferred_name, concept.semantic_types, 1.0, hit
         )
+
+    def _speakers(self, language: str) -> NDArray[np.bool_]:
+        """Bool (languages,): the codes of aliases that are in a mention's language; none where that is unknown.
+
+        Raises:
+            UsageError: it is no BCP-47 tag.
+        """
+        tags = self.index.alias_language.dictionary.to_pylist()
+        if not language:
+            return np.zeros(len(tags), dtype=np.bool_)
+        wanted = wanted_languages((language,))
+        return np.array([speaks(tag, wanted) for tag in tags])
 
 
 def _forms(mention: Mention) -> list[str]:

@@ -1,4 +1,4 @@
-"""The things everybody talks about: mention, concept, alias, hit, candidate, ranking.
+"""The things everybody talks about: mention, filters, concept, alias, hit, candidate, ranking.
 
 Plain frozen values without behaviour; the Arrow schemas of the two index tables stand in `manifest.py`.
 """
@@ -15,12 +15,32 @@ ALIAS_KINDS: tuple[AliasKind, ...] = get_args(AliasKind)  # the nearer to the co
 class Mention:
     """A text to link, the text around it, and where it stands there.
 
-    `start` is the mention's character offset in `context`; without it the first occurrence is meant.
+    `start` is the mention's character offset in `context`; without it the first occurrence is meant. `language` (BCP-47)
+    sways among concepts of one name, and excludes nothing.
     """
 
     text: str
     context: str = ""
     start: int | None = None
+    language: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """What a search is confined to: of each field that is not empty, an alias must have one value.
+
+    `languages` and `vocabularies` (sources) are those of the alias, `prefixes` those of the concept's id; `types`
+    and `groups` are semantic types and groups of the concept, by name or code, and count as one field.
+    """
+
+    languages: tuple[str, ...] = ()
+    types: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    vocabularies: tuple[str, ...] = ()
+    prefixes: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return any((self.languages, self.types, self.groups, self.vocabularies, self.prefixes))
 
 
 @dataclass(frozen=True, slots=True)

@@ -268,7 +268,7 @@ def build_server(settings: Settings, *, guard_stdout: bool = False) -> MCPServer
     async def index_card() -> dict[str, Any]:
         """What the index holds: sources with licences, counts, languages, encoder."""
         linker = await state.linker(ResourceError)  # a static resource is given no context
-        return linker.manifest.model_dump(mode="json", exclude={"probes"})
+        return linker.manifest.model_dump(mode="json", exclude={"probes", "files"})
 
     @server.resource("bioelx-mcp://concept/{curie}", title="Concept", mime_type="application/json")
     async def concept_card(curie: str, ctx: Context[LinkerState]) -> dict[str, Any]:

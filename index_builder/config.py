@@ -141,12 +141,20 @@ class TrainConfig(_Model):
 
 
 class IndexConfig(_Model):
-    """How the index is laid out."""
+    """How the index is laid out; what is not said follows from the number of aliases (`materialize.plan_dense`)."""
 
     dense_index: Literal["auto", "exact", "ivf_rq"] = "auto"
     exact_below: int = Field(
         default=100_000, ge=0
     )  # aliases; exact search is simpler and as fast there
+    bits: int = Field(
+        default=7, ge=1, le=8
+    )  # of each number of a vector; ivf_rq only, like the rest
+    partitions: int = Field(default=0, ge=0)
+    nprobes: int = Field(default=0, ge=0)  # partitions that a search looks into
+    keep: int = Field(
+        default=1, ge=0
+    )  # older generations that stay, for `bioelx-mcp index rollback`
 
 
 class MergeConfig(_Model):

@@ -8,44 +8,75 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import lancedb
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from lancedb.index import IvfRq
+from lancedb.index import Bitmap, IvfRq
 
 from bioelx_mcp import __version__
 from bioelx_mcp.encoder import OnnxEncoder
 from bioelx_mcp.errors import BioelxError
-from bioelx_mcp.lexicon import Lexicon, write_lexicon
+from bioelx_mcp.generations import check_files, remove_generations
+from bioelx_mcp.lexicon import write_lexicon
 from bioelx_mcp.manifest import (
     ALIASES_SCHEMA,
     ALIASES_TABLE,
     CONCEPTS_TABLE,
-    KEY_FIELD,
+    FACET_FIELD,
     EncoderCard,
     IndexLayout,
     Manifest,
     Probe,
     SourceCard,
-    alias_key,
     encoder_checksum,
     read_manifest,
+    render_manifest,
     vector_field,
     write_manifest,
 )
 from index_builder.config import BuildLayout, IndexConfig
 from index_builder.embed import read_vectors
+from index_builder.rows import write_facets, write_rows
 from index_builder.tables import ALIASES_FILE, CONCEPTS_FILE, REPORT_FILE
 
-RQ_BITS = 5
-RQ_PARTITION_ROWS = 4096
-RQ_PROBED = 0.5  # share of the partitions that a search looks into; benchmarks/LOG.md
-RQ_MOST_PROBES = 400
+_PARTITION_ROWS = 4096
+_PROBED = 0.5  # share of the partitions that a search looks into; benchmarks/LOG.md
 _PROBES = 4
+
+
+@dataclass(frozen=True)
+class DensePlan:
+    """How vectors are searched: the index, bits of a number, partitions, and how many of them a search looks into."""
+
+    index: str
+    bits: int = 0
+    partitions: int = 0
+    nprobes: int = 0
+
+
+def plan_dense(aliases: int, config: IndexConfig) -> DensePlan:
+    """The dense index for so many aliases, unless the configuration says otherwise.
+
+    Vectors lie in the table as float16. Measured in benchmarks/LOG.md:
+
+    aliases               index    precision       partitions      looked into
+    below exact_below     exact    float32         -               all
+    above                 ivf_rq   7 bits          aliases / 4096  half
+    """
+    index = config.dense_index
+    if index == "auto":
+        index = "exact" if aliases < config.exact_below else "ivf_rq"
+    if index == "exact":
+        return DensePlan(index)
+    partitions = config.partitions or max(1, aliases // _PARTITION_ROWS)
+    nprobes = config.nprobes or max(1, round(_PROBED * partitions))
+    return DensePlan(index, config.bits, partitions, min(nprobes, partitions))
 
 
 def materialize_index(
@@ -62,32 +93,34 @@ def materialize_index(
     aliases = pq.read_table(build.tables / ALIASES_FILE)
     report = json.loads((build.tables / REPORT_FILE).read_text(encoding="utf-8"))
     encoder = OnnxEncoder(encoder_directory)
-    dense = config.dense_index
-    if dense == "auto":
-        dense = "exact" if aliases.num_rows < config.exact_below else "ivf_rq"
+    plan = plan_dense(aliases.num_rows, config)
 
     fresh = layout.generations / f".new-{index_id}-{os.getpid()}"
-    for leftover in layout.generations.glob(f".new-{index_id}-*"):
+    for leftover in layout.generations.glob(".new-*"):
         shutil.rmtree(leftover)
     shutil.copytree(encoder_directory, fresh / "encoder")
+    facet = write_facets(concepts, aliases, fresh / "rows")
     database = lancedb.connect(fresh / "tables")
     database.create_table(CONCEPTS_TABLE, concepts)
-    schema = pa.schema([*ALIASES_SCHEMA, KEY_FIELD, vector_field(encoder.dimension)])
+    schema = pa.schema([*ALIASES_SCHEMA, FACET_FIELD, vector_field(encoder.dimension)])
+    aliases = aliases.append_column(FACET_FIELD, pa.array(facet))
     batches = pa.RecordBatchReader.from_batches(schema, _rows(aliases, build.vectors, schema))
     table = database.create_table(ALIASES_TABLE, batches)
-    write_lexicon(_normalized(aliases), fresh / "lexicon")
-    nprobes = 0
-    if dense == "ivf_rq":
-        partitions = max(1, aliases.num_rows // RQ_PARTITION_ROWS)
-        nprobes = min(max(1, round(RQ_PROBED * partitions)), RQ_MOST_PROBES)
+    row_ids = table.search().select(["concept"]).with_row_id(True).to_arrow()["_rowid"]
+    grams = write_lexicon(_normalized(aliases), fresh / "lexicon", facet.tolist())
+    write_rows(concepts, aliases, facet, grams, np.sort(row_ids.to_numpy()), fresh / "rows")
+    if plan.index == "ivf_rq":
+        table.create_index(FACET_FIELD.name, config=Bitmap())
         table.create_index(
             "vector",
-            config=IvfRq(distance_type="cosine", num_partitions=partitions, num_bits=RQ_BITS),
+            config=IvfRq(
+                distance_type="cosine", num_partitions=plan.partitions, num_bits=plan.bits
+            ),
         )
     manifest = Manifest(
         index_id=index_id,
         name=name,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        created=datetime.now(UTC).isoformat(timespec="milliseconds"),
         builder=f"bioelx-mcp {__version__}",
         concepts=concepts.num_rows,
         aliases=aliases.num_rows,
@@ -101,34 +134,42 @@ def materialize_index(
             dimension=encoder.dimension,
             checksum=encoder_checksum(fresh / "encoder"),
         ),
-        dense_index=dense,
-        nprobes=nprobes,
+        dense_index=plan.index,
+        bits=plan.bits,
+        partitions=plan.partitions,
+        nprobes=plan.nprobes,
+        files={
+            path.relative_to(fresh).as_posix(): path.stat().st_size
+            for path in sorted(fresh.rglob("*"))
+            if path.is_file() and path.suffix != ".lock"
+        },
         probes=_probes(aliases, encoder),
     )
+    (fresh / "manifest.json").write_text(render_manifest(manifest), encoding="utf-8")
     generation = layout.generation(index_id)
     if generation.exists():
         shutil.rmtree(generation)
     fresh.rename(generation)
-    served = _served(layout)
-    write_manifest(layout, manifest)
-    for old in layout.generations.iterdir():
-        if old.name not in (index_id, served):
-            shutil.rmtree(old, ignore_errors=True)
+    serve_generation(layout, manifest, config)
     return manifest
 
 
-def read_whole_manifest(layout: IndexLayout) -> Manifest | None:
-    """The manifest in service; None where there is none, or its generation lacks what it promises."""
+def serve_generation(layout: IndexLayout, manifest: Manifest, config: IndexConfig) -> None:
+    """Put a whole generation into service, and remove those that are too old."""
+    before = _served(layout)
+    write_manifest(layout, manifest)
+    remove_generations(layout, config.keep, before)
+
+
+def read_whole_manifest(layout: IndexLayout, index_id: str | None = None) -> Manifest | None:
+    """The manifest in service, or of a generation; None where there is none or it lacks what it promises."""
     try:
-        manifest = read_manifest(layout)
-        database = lancedb.connect(layout.tables(manifest.index_id))
-        rows = [database.open_table(name).count_rows() for name in (CONCEPTS_TABLE, ALIASES_TABLE)]
-        rows.append(Lexicon(layout.lexicon(manifest.index_id)).size)
+        manifest = read_manifest(layout, index_id)
+        check_files(layout, manifest)
         checksum = encoder_checksum(layout.encoder(manifest.index_id))
-    except Exception:  # lancedb and tantivy raise many classes; the mend is the same
+    except BioelxError:
         return None
-    promised = ([manifest.concepts, manifest.aliases, manifest.aliases], manifest.encoder.checksum)
-    return manifest if (rows, checksum) == promised else None
+    return manifest if checksum == manifest.encoder.checksum else None
 
 
 def _served(layout: IndexLayout) -> str | None:
@@ -147,10 +188,8 @@ def _rows(aliases: pa.Table, vectors: Path, schema: pa.Schema) -> Iterator[pa.Re
     start = 0
     for shard in read_vectors(vectors):
         part = aliases.slice(start, len(shard)).combine_chunks()
-        normalized = part["normalized"].to_pylist()
-        keys = pa.array([alias_key(text) for text in normalized], pa.int64())
-        columns = [part[field.name].combine_chunks() for field in ALIASES_SCHEMA]
-        yield pa.record_batch([*columns, keys, shard], schema=schema)
+        columns = [part[field.name].combine_chunks() for field in schema if field.name != "vector"]
+        yield pa.record_batch([*columns, shard], schema=schema)
         start += len(shard)
 
 

@@ -13,7 +13,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -26,6 +25,7 @@ from rich.progress import (
 
 from bioelx_mcp.encoder import OnnxEncoder
 from bioelx_mcp.errors import UsageError
+from bioelx_mcp.generations import builder_lock
 from bioelx_mcp.manifest import (
     IndexLayout,
     Manifest,
@@ -34,8 +34,8 @@ from bioelx_mcp.manifest import (
 )
 from index_builder.config import BuildConfig, Report, SourceConfig, file_stats, fingerprint
 from index_builder.downloads import Planned, fetch, plan_downloads, render_plan
-from index_builder.embed import embed_aliases
-from index_builder.materialize import materialize_index, read_whole_manifest
+from index_builder.embed import embed_aliases, read_known_vectors
+from index_builder.materialize import materialize_index, read_whole_manifest, serve_generation
 from index_builder.sources import make_source, open_source
 from index_builder.sources.formats.reading import CUT_SHORT
 from index_builder.staging import Staged, stage_source
@@ -61,17 +61,7 @@ def build_index(config: BuildConfig) -> Manifest:
         OnnxEncoder(config.encoder)
     else:
         import_module("index_builder.export")  # a missing extra, too
-    try:
-        config.layout.root.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(config.layout.root / ".lock")
-        held = lock.acquire(blocking=False)
-    except Timeout:
-        raise UsageError(
-            f"another build is at work in {config.out}; wait for it, or take another --out"
-        ) from None
-    except OSError as error:
-        raise UsageError(f"--out {config.out}: {error}") from error
-    with held, _progress() as show:
+    with builder_lock(IndexLayout(config.out)), _progress() as show:
         config = _fetch(config, show)
         tables = _tables(config, config.sources_for("index"), config.layout.tables, show)
         encoder = config.encoder or _train(config, tables, show)
@@ -220,20 +210,26 @@ def _materialize(
     config: BuildConfig, tables: str, encoder: Path, show: Callable[[str], Report]
 ) -> Manifest:
     layout, build = IndexLayout(config.out), config.layout
-    stamp = fingerprint("vectors", tables, encoder_checksum(encoder))
+    checksum = encoder_checksum(encoder)
+    stamp = fingerprint("vectors", tables, checksum)
     report = show("vectors")
     with _stage(build.vectors, stamp) as work:
         if work:
-            embed_aliases(build.tables / ALIASES_FILE, OnnxEncoder(encoder), build.vectors, report)
+            model = OnnxEncoder(encoder)
+            known = read_known_vectors(layout, model, checksum, build.vectors)
+            embed_aliases(build.tables / ALIASES_FILE, model, build.vectors, report, known)
     report(1, 1, "aliases embedded")
     report = show("index")
-    index_id = f"{config.name}-{fingerprint('index', stamp, config.index.model_dump(exclude_defaults=True), config.name)[:12]}"
-    manifest = read_whole_manifest(layout)
-    if manifest is None or manifest.index_id != index_id:
+    laid_out = config.index.model_dump(exclude={"keep"}, exclude_defaults=True)
+    index_id = f"{config.name}-{fingerprint('index', stamp, laid_out, config.name)[:12]}"
+    manifest = read_whole_manifest(layout, index_id)
+    if manifest is None:
         report(0, 1, "materialising")
         manifest = materialize_index(
             build, encoder, layout, config.index, name=config.name, index_id=index_id
         )
+    elif read_whole_manifest(layout) != manifest:  # an older generation, wanted again
+        serve_generation(layout, manifest, config.index)
     report(1, 1, f"{index_id} in service")
     return manifest
 

@@ -155,6 +155,7 @@ def test_exact_search_survives_two_texts_of_one_key(
 ) -> None:
     collision = alias_key("red fever")
     monkeypatch.setattr("bioelx_mcp.index.alias_key", lambda text: collision)
+    assert index.find_concept("C0000001") is None
     assert texts(index, index.search_exact("red fever")) == ["red fever"]
     assert texts(index, index.search_exact("green rash")) == []
 
@@ -242,12 +243,23 @@ def shuffle_probes(layout: IndexLayout) -> None:
     edit_manifest(layout, probes=probes)
 
 
-def truncate(table: str) -> Callable[[IndexLayout], None]:
+def change(pattern: str, to: Callable[[bytes], bytes]) -> Callable[[IndexLayout], None]:
     def spoil(layout: IndexLayout) -> None:
-        for path in layout.root.glob(f"generations/*/tables/{table}.lance/data/*.lance"):
-            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        paths = list(layout.generations.glob(f"*/{pattern}"))
+        assert paths
+        for path in paths:
+            path.write_bytes(to(path.read_bytes()))
 
     return spoil
+
+
+def truncate(pattern: str) -> Callable[[IndexLayout], None]:
+    return change(pattern, lambda content: content[: len(content) // 2])
+
+
+def overwrite(pattern: str) -> Callable[[IndexLayout], None]:
+    """Other bytes, as many as before."""
+    return change(pattern, lambda content: b"\xff" * len(content))
 
 
 def remove(pattern: str) -> Callable[[IndexLayout], None]:
@@ -276,7 +288,7 @@ def swap_encoder(layout: IndexLayout) -> None:
         (
             lambda layout: edit_manifest(layout, aliases=9),
             InvalidArtifactError,
-            "holds 8 aliases .8 in the lexicon. of 3 concepts, its manifest promises 9 of 3",
+            "holds 8 aliases .8 in the lexicon, 8 with a vector. of 3 concepts, its manifest promises 9 of 3",
         ),
         (
             lambda layout: edit_manifest(layout, index_id="gone-1"),
@@ -284,11 +296,29 @@ def swap_encoder(layout: IndexLayout) -> None:
             "lacks the generation gone-1",
         ),
         (remove("generations/*"), InvalidArtifactError, "lacks the generation small-"),
-        (remove("generations/*/tables"), InvalidArtifactError, "tables of .* cannot be read"),
-        (remove("**/aliases.lance"), InvalidArtifactError, "tables of .* cannot be read"),
-        (remove("**/concepts.lance/data/*"), InvalidArtifactError, "tables of .* cannot be read"),
-        (truncate("aliases"), InvalidArtifactError, "tables of .* cannot be read"),
-        (truncate("concepts"), InvalidArtifactError, "tables of .* cannot be read"),
+        (remove("generations/*/tables"), InvalidArtifactError, "lance.* cannot be read"),
+        (remove("**/aliases.lance"), InvalidArtifactError, "aliases.lance.* cannot be read"),
+        (
+            remove("**/concepts.lance/data/*"),
+            InvalidArtifactError,
+            "concepts.lance.* cannot be read",
+        ),
+        (remove("**/rows/ids.arrow"), InvalidArtifactError, "ids.arrow cannot be read"),
+        (remove("**/lexicon/*.term"), InvalidArtifactError, "term cannot be read"),
+        (
+            truncate("tables/aliases.lance/data/*"),
+            InvalidArtifactError,
+            "bytes, its manifest promises",
+        ),
+        (truncate("rows/aliases.arrow"), InvalidArtifactError, "bytes, its manifest promises"),
+        (truncate("lexicon/*.store"), InvalidArtifactError, "bytes, its manifest promises"),
+        (
+            overwrite("tables/aliases.lance/_versions/*"),
+            InvalidArtifactError,
+            "tables of .* cannot be read",
+        ),
+        (overwrite("rows/concepts.arrow"), InvalidArtifactError, "tables of .* cannot be read"),
+        (overwrite("lexicon/meta.json"), InvalidArtifactError, "tables of .* cannot be read"),
         (remove("**/model.onnx"), MissingArtifactError, "lacks model.onnx"),
         (remove("manifest.json"), MissingArtifactError, "no index in .*build-index --out"),
     ],

@@ -10,12 +10,13 @@ from bioelx_mcp.lexicon import Lexicon, write_lexicon
 from bioelx_mcp.text import character_grams
 
 NAMES = ["red fever", "red rash", "blue cough", "red fever", "心筋梗塞", "", "redness of the skin"]
+FACETS = [0, 1, 0, 2, 0, 0, 1]
 
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("made") / "lexicon"
-    write_lexicon(NAMES, directory)
+    write_lexicon(NAMES, directory, FACETS)
     return directory
 
 

@@ -162,9 +162,9 @@ def test_a_failing_build_leaves_the_index_in_service_and_the_lock_free(
 
 
 def test_a_second_builder_is_told_to_wait(build: Build, names_tsv: Path, tmp_path: Path) -> None:
-    (tmp_path / "index" / "build").mkdir(parents=True)
+    (tmp_path / "index").mkdir()
     with (
-        FileLock(tmp_path / "index" / "build" / ".lock"),
+        FileLock(IndexLayout(tmp_path / "index").lock),
         pytest.raises(UsageError, match=r"another build is at work in .*index; wait for it"),
     ):
         build(names_tsv)
@@ -191,7 +191,7 @@ def test_what_cannot_be_built_is_said_before_any_work(
     with pytest.raises(UsageError, match='no source is used for the index: all say `use = "tra'):
         build(names_tsv, sources=[source])
     assert not (tmp_path / "index").exists()
-    with pytest.raises(UsageError, match=r"--out .*names\.tsv"):
+    with pytest.raises(UsageError, match=r"names\.tsv cannot be written to"):
         build(names_tsv, out=names_tsv)
 
 
