@@ -226,7 +226,9 @@ def test_filters_that_only_together_leave_nothing_are_all_named(
     quantized: AliasIndex,
 ) -> None:
     both = Filters(vocabularies=("anatomy_procedures",), groups=("CHEM",))
-    with pytest.raises(UsageError, match=r"at once \(groups CHEM; vocabularies anatomy_procedures\)"):
+    with pytest.raises(
+        UsageError, match=r"at once \(groups CHEM; vocabularies anatomy_procedures\)"
+    ):
         Retriever(quantized).search_candidates([Mention("heart")], 5, both)
 
 
