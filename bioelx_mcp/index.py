@@ -1,6 +1,8 @@
 """AliasIndex: an opened index directory; rows of aliases and concepts, and the three searches over them.
 
-Distances and BM25 scores end here: what leaves is rows and similarities in [0, 1]. Thread-safe.
+Distances and BM25 scores end here: what leaves is rows and similarities in [0, 1]. Thread-safe. Filters go
+before the search: exact search over the vectors that a filter leaves where they are few, else a search of all
+partitions with a pre-filter; asking for more and filtering afterwards loses recall (benchmarks/LOG.md).
 """
 
 from collections.abc import Iterable
@@ -34,6 +36,10 @@ Similarities = NDArray[np.float32]
 PROBE_COSINE = 0.99  # kernels differ a little between processors
 _ROW_FILES = ("aliases", "concepts", "ids", "facets")
 _SCOPES = 8  # filters that are remembered
+_BLOCK_BYTES = (
+    64 << 20
+)  # filters that leave no more of the vectors have them read and searched exactly
+_BLOCKS = 2
 
 
 class AliasIndex:
@@ -70,6 +76,7 @@ class AliasIndex:
             ) from error
         self._check_counts(path, vectors)
         self.scope = lru_cache(maxsize=_SCOPES)(self._scope)
+        self._block = lru_cache(maxsize=_BLOCKS)(self._read_block)
 
     def _check_counts(self, path: Path, vectors: int) -> None:
         aliases, concepts = len(self.alias_concept), len(self._concepts)
@@ -116,10 +123,19 @@ class AliasIndex:
 
     def _read_vectors(self) -> NDArray[np.float32]:
         """All vectors in the order of the rows."""
-        stored = self._table.search().select(["vector"]).with_row_id(True).to_arrow()
-        stored = stored.sort_by("_rowid")["vector"].combine_chunks().flatten()
-        matrix = stored.to_numpy(zero_copy_only=False).astype(np.float32)
-        return matrix.reshape(-1, self.manifest.encoder.dimension)
+        return self._in_order(self._table.search().with_row_id(True))
+
+    def _read_block(self, scope: Scope) -> NDArray[np.float32]:
+        """The vectors of the rows in scope, in their order; those of the last few scopes are remembered."""
+        ids = self._row_ids[scope.rows].tolist()
+        return self._in_order(self._table.take_row_ids(ids).with_row_id())
+
+    def _in_order(self, query: Any) -> NDArray[np.float32]:
+        stored = query.select(["vector"]).to_arrow()
+        flat = stored["vector"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        matrix = flat.reshape(-1, self.manifest.encoder.dimension).astype(np.float32)
+        ids = stored["_rowid"].to_numpy()
+        return matrix if np.all(ids[:-1] < ids[1:]) else matrix[np.argsort(ids)]
 
     def _scope(self, filters: Filters) -> Scope:
         """What a filter leaves; the last few are remembered.
@@ -182,11 +198,15 @@ class AliasIndex:
         self, vectors: NDArray[np.float32], limit: int, scope: Scope | None = None
     ) -> list[tuple[Rows, Similarities]]:
         """For each unit vector the rows of its nearest aliases in scope, with cosine similarity clipped to [0, 1]."""
-        if self._vectors is not None:
-            rows = None if scope is None else scope.rows
-            return [_nearest(self._vectors, vector, limit, rows) for vector in vectors]
         if len(vectors) == 0:
             return []
+        if self._vectors is not None:
+            rows = None if scope is None else scope.rows
+            return [_nearest(self._vectors @ vector, limit, rows) for vector in vectors]
+        if scope is not None and scope.size * vectors.shape[1] * 4 <= _BLOCK_BYTES:
+            block = self._block(scope)
+            found = (_nearest(block @ vector, limit) for vector in vectors)
+            return [(scope.rows[rows], similarity) for rows, similarity in found]
         query = (
             self._table.search(list(vectors), vector_column_name="vector")
             .distance_type("cosine")
@@ -195,7 +215,7 @@ class AliasIndex:
             .with_row_id(True)
             .limit(limit)
         )
-        if scope is not None:
+        if scope is not None:  # a filter changes which partitions are near: it looks into all
             facets = ", ".join(map(str, scope.facets.tolist()))
             query = query.where(f"facet IN ({facets})", prefilter=True).nprobes(
                 self.manifest.partitions
@@ -224,9 +244,9 @@ def _equal(keys: NDArray[np.int64], key: int) -> slice:
 
 
 def _nearest(
-    matrix: NDArray[np.float32], vector: NDArray[np.float32], limit: int, among: Rows | None
+    similarity: Similarities, limit: int, among: Rows | None = None
 ) -> tuple[Rows, Similarities]:
-    similarity = matrix @ vector
+    """The `limit` rows of the highest similarity, best first, the similarity clipped to [0, 1]."""
     if among is not None:
         similarity = similarity[among]
     limit = min(limit, len(similarity))
