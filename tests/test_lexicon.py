@@ -4,7 +4,10 @@ import os
 import stat
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bioelx_mcp.lexicon import Lexicon, write_lexicon
 from bioelx_mcp.text import character_grams
@@ -20,16 +23,53 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+@pytest.fixture(scope="module")
+def found(directory: Path) -> Lexicon:
+    return Lexicon(directory)
+
+
 def test_names_that_share_grams_come_best_first_and_equal_ones_in_their_order(
     directory: Path,
 ) -> None:
     found = Lexicon(directory)
     assert found.size == len(NAMES)
     assert found.search(character_grams("red fever"), 10).tolist()[:2] == [0, 3]
-    assert set(found.search(character_grams("red fever"), 10).tolist()) == {0, 1, 3, 6}
+    assert set(found.search(character_grams("red fever"), 10).tolist()) == {0, 1, 3}  # not by `re`
+    every = found.search(character_grams("red fever"), 10, np.unique(FACETS))
+    assert set(every.tolist()) == {0, 1, 3, 6}
     assert found.search(character_grams("梗塞"), 3).tolist() == [4]
     assert found.search(character_grams("cough"), 1).dtype.kind == "i"
     assert len(found.search(character_grams("red"), 2)) == 2
+
+
+@given(st.text(alphabet="red fvbluco 梗塞x", max_size=40), st.lists(st.sampled_from(NAMES)))
+def test_similarities_are_the_dice_coefficient_of_the_grams_by_their_weight(
+    found: Lexicon, mention: str, names: list[str]
+) -> None:
+    grams = character_grams(" ".join(mention.split()))
+    totals = np.array([sum(map(found.weight, character_grams(name))) for name in names])
+    expected = [
+        2 * sum(found.weight(gram) for gram in set(grams) & set(character_grams(name))) / both
+        if (both := sum(map(found.weight, grams)) + total)
+        else 0.0
+        for name, total in zip(names, totals, strict=True)
+    ]
+    similarities = found.similarities(grams, names, totals.astype(np.float32))
+    np.testing.assert_allclose(similarities, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_writing_tells_the_weight_of_the_grams_of_each_name(tmp_path: Path) -> None:
+    totals = write_lexicon(NAMES, tmp_path / "lexicon", FACETS)
+    found = Lexicon(tmp_path / "lexicon")
+    expected = [sum(map(found.weight, character_grams(name))) for name in NAMES]
+    np.testing.assert_allclose(totals, expected, rtol=1e-6)
+
+
+def test_a_name_longer_than_its_grams_is_no_nearer_than_the_same_name(found: Lexicon) -> None:
+    long = " ".join(f"word{i}" for i in range(40))
+    grams = character_grams(long)
+    total = np.array([sum(map(found.weight, grams))], dtype=np.float32)
+    assert found.similarities(grams, [long], total).tolist() == [1.0]
 
 
 def test_nothing_is_found_for_no_gram_or_strange_ones(directory: Path) -> None:

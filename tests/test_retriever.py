@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bioelx_mcp.errors import UsageError
 from bioelx_mcp.linker import Linker
-from bioelx_mcp.retriever import MAX_CANDIDATES, Evidence, Retriever, check_mention, fuse
+from bioelx_mcp.retriever import MAX_CANDIDATES, Retriever, check_mention
 from bioelx_mcp.schema import Candidate, Mention
 from bioelx_mcp.text import MAX_NAME_LENGTH
 
@@ -177,11 +176,37 @@ def test_a_mention_of_the_greatest_length_is_searched(retriever: Retriever) -> N
     assert_valid(found(retriever, longest, 3), 3)
 
 
-@given(st.lists(st.tuples(st.floats(0, 1, width=32), st.floats(0, 1, width=32), st.booleans())))
-def test_only_an_exact_match_has_the_score_of_one(found: list[tuple[float, float, bool]]) -> None:
-    columns = list(zip(*found, strict=True)) or [(), (), ()]
-    cosine, lexical = (np.array(column, dtype=np.float32) for column in columns[:2])
-    exact = np.array(columns[2], dtype=np.bool_)
-    scores = fuse(Evidence(np.arange(len(found)), cosine, lexical, exact))
-    assert np.all((scores >= 0) & (scores <= 1))
-    np.testing.assert_array_equal(scores == 1.0, exact)
+def test_a_longer_list_begins_as_a_shorter_one(retriever: Retriever) -> None:
+    for mention in MENTIONS:
+        assert found(retriever, mention, 30)[:5] == found(retriever, mention, 5)
+
+
+def test_an_abbreviation_means_what_its_context_says(retriever: Retriever) -> None:
+    contexts = {
+        "ankylosing spondylitis": "He has ankylosing spondylitis (AS) and takes naproxen.",
+        "aortic stenosis": "Severe aortic stenosis (AS) was seen.",
+    }
+    for name, context in contexts.items():
+        (candidates,) = retriever.search_candidates([Mention("AS", context)], 5)
+        assert candidates[0].preferred_name == name
+        assert_valid(candidates, 5)
+        assert "AS" in [candidate.hit.alias for candidate in candidates]  # its namesakes stay
+
+
+def test_an_abbreviation_that_is_an_id_is_an_id(retriever: Retriever) -> None:
+    context = "Cutaneous 0004057 (C0004057)"
+    (candidates,) = retriever.search_candidates([Mention("C0004057", context)], 2)
+    assert candidates[0].concept_id == "UMLS:C0004057"
+
+
+def test_the_language_of_a_mention_sways_among_namesakes_and_leaves_none_out(
+    retriever: Retriever,
+) -> None:
+    plain = found(retriever, "AS", 20)
+    for language in ("", "en", "de", "pt-BR"):
+        (candidates,) = retriever.search_candidates([Mention("AS", language=language)], 20)
+        assert {c.concept_id for c in candidates} >= {
+            c.concept_id for c in plain if c.hit.channel == "exact"
+        }
+    with pytest.raises(UsageError, match="no BCP-47 tag"):
+        retriever.search_candidates([Mention("AS", language="klingonish")])
