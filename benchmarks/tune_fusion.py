@@ -1,22 +1,87 @@
-"""How the two weights of the fusion were chosen: recall of the whole retriever, on a development half.
+"""How the weights of the fusion were chosen, and what each kind of evidence adds, on development halves.
 
     python benchmarks/tune_fusion.py --index build/open-kb --shared ../shared/data
 
-The channels are asked once for each mention; every choice of weights orders the same evidence.
+XL-BEL (names in ten languages, without context) and two PubTator corpora (English abstracts, their abbreviations
+written out). The channels are asked once for each mention; every choice orders the same evidence. Recall in percent
+over distinct concepts, covered mentions; XL-BEL as the average of its languages.
 """
 
 import argparse
 import sys
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
 
-from bioelx_mcp.evaluation.datasets import read_xlbel
-from bioelx_mcp.evaluation.metrics import RECALL_AT
+from bioelx_mcp.evaluation.datasets import read_dataset
+from bioelx_mcp.evaluation.gold import GoldMap
+from bioelx_mcp.fusion import WEIGHTS, Evidence, Weights, fuse
 from bioelx_mcp.index import AliasIndex
-from bioelx_mcp.retriever import Retriever, fuse
+from bioelx_mcp.retriever import Query, Retriever, forms_of
+from bioelx_mcp.schema import Mention
 
-LIMIT = max(RECALL_AT)
+CORPORA = {
+    "XL-BEL": ("xlbel", "xlbel"),
+    "BC5CDR": ("pubtator", "pubtator/bc5cdr_dev.pubtator.txt"),
+    "NCBI disease": ("pubtator", "pubtator/ncbi_disease_dev.pubtator.txt"),
+}
+RECALL_AT = (1, 5, 64)
+HITS = 256
+GRID = {
+    "dense": (0.2, 0.3, 0.4, 0.5, 0.6),
+    "dense_alone": (0.55, 0.6, 0.65, 0.7, 0.75),
+    "further": (0.0, 0.02, 0.04, 0.06),
+    "renown": (0.0, 0.02, 0.03, 0.05),
+    "preferred": (0.0, 0.02, 0.05, 0.1),
+    "spoken": (0.0, 0.02, 0.05),
+}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A mention's evidence, the concepts that are right, and how often the corpus asks for it."""
+
+    language: str
+    evidence: Evidence
+    right: frozenset[int]
+    times: int
+
+
+def ask(retriever: Retriever, name: str, path: Path) -> Iterator[Asked]:
+    queries = read_dataset(name, path).queries
+    gold = GoldMap(retriever.index, {one for query in queries for one in query.gold})
+    asked: Counter[tuple[tuple[str, ...], str, frozenset[int]]] = Counter()
+    for query in queries:
+        mention = query.mention
+        if name == "xlbel":
+            mention = Mention(mention.text)
+        if right := gold.right(query.gold):
+            asked[(tuple(forms_of(mention)), query.language, right)] += 1
+    for (forms, language, right), times in asked.items():
+        vectors = retriever.index.encoder.encode(forms)
+        near = retriever.index.search_dense(vectors, HITS)
+        evidence = retriever.gather(Query(list(forms), language, vectors), near)
+        yield Asked(language, evidence, right, times)
+
+
+def recall(asked: list[Asked], weights: Weights) -> list[float]:
+    found: dict[str, list[int]] = defaultdict(list)
+    for one in asked:
+        concepts = one.evidence.concept[fuse(one.evidence, weights).places[: max(RECALL_AT)]]
+        right = np.flatnonzero(np.isin(concepts, list(one.right)))
+        found[one.language] += [int(right[0]) if len(right) else max(RECALL_AT)] * one.times
+    return [
+        100 * float(np.mean([np.mean(np.array(ranks) < k) for ranks in found.values()]))
+        for k in RECALL_AT
+    ]
+
+
+def without(evidence: Evidence, channel: str) -> Evidence:
+    """The evidence as if a channel had said nothing of it."""
+    return replace(evidence, **{channel: np.zeros_like(getattr(evidence, channel))})
 
 
 def main() -> int:
@@ -25,44 +90,29 @@ def main() -> int:
     parser.add_argument("--shared", type=Path, default=Path("../shared/data"))
     args = parser.parse_args()
     retriever = Retriever(AliasIndex(args.index))
-    index = retriever.index
-    weights = [(weight, 0.0) for weight in np.linspace(0.0, 1.0, 6)]
-    weights += [
-        (weight, alone) for weight in (0.4, 0.5, 0.6) for alone in (0.6, 0.65, 0.7, 0.75, 0.8)
-    ]
-    queries = [
-        (query, gold)
-        for query in read_xlbel(args.shared / "eval" / "xlbel")
-        if (gold := {row for row in map(index.find_concept, query.gold) if row is not None})
-    ]
-    languages = sorted({query.language for query, _ in queries})
-    found = np.zeros((len(weights), len(languages), len(RECALL_AT)))
-    counts = np.zeros(len(languages))
-    for start in range(0, len(queries), 64):
-        chunk = queries[start : start + 64]
-        texts = [query.mention.text for query, _ in chunk]
-        near = index.search_dense(index.encoder.encode(texts), LIMIT * 8)
-        for (query, gold), text, hits in zip(chunk, texts, near, strict=True):
-            language = languages.index(query.language)
-            counts[language] += 1
-            evidence = retriever.gather(text, hits, LIMIT * 8)
-            concepts = index.alias_concept[evidence.rows]
-            for number, weight in enumerate(weights):
-                places = retriever.order(evidence, fuse(evidence, *weight))[:LIMIT]
-                right = np.flatnonzero(np.isin(concepts[places], list(gold)))
-                if len(right):
-                    found[number, language] += right[0] < np.array(RECALL_AT)
-    sys.stdout.write(
-        "| dense weight | dense alone | " + " | ".join(f"R@{k}" for k in RECALL_AT) + " |\n"
-    )
-    sys.stdout.write("|---|---|" + "---|" * len(RECALL_AT) + "\n")
-    for number, (weight, alone) in enumerate(weights):
-        recall = 100 * (found[number] / counts[:, None]).mean(axis=0)
-        sys.stdout.write(
-            f"| {weight:.2f} | {alone:.2f} | "
-            + " | ".join(f"{value:.1f}" for value in recall)
-            + " |\n"
-        )
+    asked = {
+        name: list(ask(retriever, dataset, args.shared / "eval" / path))
+        for name, (dataset, path) in CORPORA.items()
+    }
+    heads = [f"{name} R@{k}" for name in CORPORA for k in RECALL_AT]
+    sys.stdout.write("| choice | " + " | ".join(heads) + " |\n|---|" + "---|" * len(heads) + "\n")
+
+    def show(choice: str, weights: Weights, given: Mapping[str, list[Asked]] = asked) -> None:
+        values = [f"{value:.1f}" for rows in given.values() for value in recall(rows, weights)]
+        sys.stdout.write(f"| {choice} | " + " | ".join(values) + " |\n")
+        sys.stdout.flush()
+
+    show("**as it is**", WEIGHTS)
+    for channel in ("cosine", "lexical", "exact"):
+        silent = {
+            name: [replace(one, evidence=without(one.evidence, channel)) for one in rows]
+            for name, rows in asked.items()
+        }
+        show(f"without what the {channel} says", WEIGHTS, silent)
+    for field in fields(Weights):
+        for value in GRID[field.name]:
+            if value != getattr(WEIGHTS, field.name):
+                show(f"{field.name} {value}", replace(WEIGHTS, **{field.name: value}))
     return 0
 
 

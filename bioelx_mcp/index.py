@@ -149,6 +149,12 @@ class AliasIndex:
         concepts[self.alias_concept[mask]] = True
         return Scope(np.flatnonzero(facets), mask, concepts)
 
+    def label(self, row: int) -> tuple[str, str, tuple[str, ...]]:
+        """Id, preferred name and semantic types of the concept of a row: what a candidate shows, without the rest."""
+        columns = (self._concepts[name] for name in ("concept_id", "preferred_name"))
+        concept_id, name = (column[row].as_py() for column in columns)
+        return concept_id, name, tuple(self._concepts["semantic_types"][row].as_py())
+
     def concept(self, row: int) -> Concept:
         """The concept of a row of the concepts table."""
         values: dict[str, Any] = {

@@ -5,7 +5,9 @@ alias found is given both similarities; `fusion.py` makes concepts of them. An a
 defines is searched for in both forms.
 """
 
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -81,17 +83,26 @@ class Retriever:
         for mention in mentions:
             check_mention(mention.text)
         scope = self.index.scope(filters) if filters else None
+        batches = [mentions[start : start + _BATCH] for start in range(0, len(mentions), _BATCH)]
+        # Encoder, Lance and tantivy work outside of Python's lock.
+        with ThreadPoolExecutor(os.cpu_count()) as threads:
+            each = threads.map if len(batches) > 1 else map
+            found = list(each(lambda batch: self._search_batch(batch, limit, scope), batches))
+        return [candidates for batch in found for candidates in batch]
+
+    def _search_batch(
+        self, mentions: Sequence[Mention], limit: int, scope: Scope | None
+    ) -> list[list[Candidate]]:
+        forms = [forms_of(mention) for mention in mentions]
+        vectors = self.index.encoder.encode([text for texts in forms for text in texts])
+        near = self.index.search_dense(vectors, _dense_hits(limit), scope)
         found: list[list[Candidate]] = []
-        for start in range(0, len(mentions), _BATCH):
-            batch = mentions[start : start + _BATCH]
-            forms = [_forms(mention) for mention in batch]
-            vectors = self.index.encoder.encode([text for texts in forms for text in texts])
-            near = self.index.search_dense(vectors, _dense_hits(limit), scope)
-            row = 0
-            for mention, texts in zip(batch, forms, strict=True):
-                query = Query(texts, mention.language, vectors[row : row + len(texts)])
-                found.append(self._search(query, near[row : row + len(texts)], limit, scope))
-                row += len(texts)
+        row = 0
+        for mention, texts in zip(mentions, forms, strict=True):
+            stop = row + len(texts)
+            query = Query(texts, mention.language, vectors[row:stop])
+            found.append(self._search(query, near[row:stop], limit, scope))
+            row = stop
         return found
 
     def gather(self, query: Query, near: Sequence[Near], scope: Scope | None = None) -> Evidence:
@@ -150,7 +161,6 @@ class Retriever:
 
     def _candidate(self, evidence: Evidence, place: int, score: float) -> Candidate:
         index = self.index
-        concept = index.concept(int(evidence.concept[place]))
         alias = int(evidence.rows[place])
         similarity, channel = self._told(evidence, place)
         hit = AliasHit(
@@ -160,9 +170,7 @@ class Retriever:
             channel=channel,
             similarity=round(similarity, 4),
         )
-        return Candidate(
-            concept.concept_id, concept.preferred_name, concept.semantic_types, round(score, 4), hit
-        )
+        return Candidate(*index.label(int(evidence.concept[place])), round(score, 4), hit)
 
     @staticmethod
     def _told(evidence: Evidence, place: int) -> tuple[float, Channel]:
@@ -173,11 +181,8 @@ class Retriever:
         return (lexical, "lexical") if lexical > cosine else (cosine, "dense")
 
     def _given(self, row: int, text: str) -> Candidate:
-        concept = self.index.concept(row)
         hit = AliasHit(alias=text.strip(), language="", source="", channel="id", similarity=1.0)
-        return Candidate(
-            concept.concept_id, concept.preferred_name, concept.semantic_types, 1.0, hit
-        )
+        return Candidate(*self.index.label(row), 1.0, hit)
 
     def _speakers(self, language: str) -> NDArray[np.bool_]:
         """Bool (languages,): the codes of aliases that are in a mention's language; none where that is unknown.
@@ -192,7 +197,7 @@ class Retriever:
         return np.array([speaks(tag, wanted) for tag in tags])
 
 
-def _forms(mention: Mention) -> list[str]:
+def forms_of(mention: Mention) -> list[str]:
     """The mention, behind it written out where its context defines an abbreviation in it."""
     long = expand_abbreviations(mention.text, mention.context)
     return [mention.text] if long is None else [long[:MAX_NAME_LENGTH], mention.text]
