@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 # The CPU build of torch: an unpinned torch may bring gigabytes of CUDA.
 TORCH  ?= torch==2.13.0
 
-.PHONY: help install demo test test-shared test-vllm check fix cov golden bench bench-sources wheel clean
+.PHONY: help install demo test test-shared test-vllm check fix cov golden bench bench-sources bench-scale wheel clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:/' | column -t -s:
@@ -62,6 +62,9 @@ bench-sources: $(BIN)/.dev ## reading: a UMLS release of 5 million rows, a Wikid
 	$(BIN)/python benchmarks/umls_tables.py --rows 5000000 --out benchmarks/results/umls_tables.json
 	$(BIN)/python benchmarks/wikidata_dump.py --gigabytes 2 --out benchmarks/results/wikidata_dump.json
 	$(BIN)/python benchmarks/folding.py --shared $(SHARED)
+
+bench-scale: $(BIN)/.dev ## synthetic indexes of 10 thousand to 5 million aliases: time, memory, recall; hours
+	$(BIN)/python benchmarks/scale.py --out benchmarks/results/scale.json
 
 wheel: $(BIN)/.base ## the wheel, in dist/
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .

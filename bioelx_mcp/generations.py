@@ -17,9 +17,11 @@ from bioelx_mcp.errors import BioelxError, InvalidArtifactError, UsageError
 from bioelx_mcp.manifest import IndexLayout, Manifest, read_manifest, write_manifest
 
 try:
-    from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, flock
+    import fcntl
 except ImportError:  # pragma: no cover (Windows, where an open file cannot be removed anyway)
-    flock = None
+    HAS_FLOCK = False
+else:
+    HAS_FLOCK = True
 
 
 @contextmanager
@@ -48,8 +50,8 @@ class Lease:
     def __init__(self, manifest: Path) -> None:
         descriptor = os.open(manifest, os.O_RDONLY)
         weakref.finalize(self, os.close, descriptor)
-        if flock is not None:
-            flock(descriptor, LOCK_SH)
+        if HAS_FLOCK:
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
         self.gone = os.fstat(descriptor).st_nlink == 0  # removed while the lock was waited for
 
 
@@ -142,8 +144,8 @@ def remove_generations(layout: IndexLayout, keep: int, before: str | None) -> No
             continue
         try:
             with (path / "manifest.json").open("rb") as lease:
-                if flock is not None:
-                    flock(lease, LOCK_EX | LOCK_NB)
+                if HAS_FLOCK:
+                    fcntl.flock(lease, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 (path / "manifest.json").unlink()  # who waits for the lock finds it gone
                 shutil.rmtree(path, ignore_errors=True)
         except BlockingIOError:

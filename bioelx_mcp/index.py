@@ -36,9 +36,8 @@ Similarities = NDArray[np.float32]
 PROBE_COSINE = 0.99  # kernels differ a little between processors
 _ROW_FILES = ("aliases", "concepts", "ids", "facets")
 _SCOPES = 8  # filters that are remembered
-_BLOCK_BYTES = (
-    64 << 20
-)  # filters that leave no more of the vectors have them read and searched exactly
+# A filter that leaves no more of the vectors has them read, as float32, and searched exactly; so many are kept.
+_BLOCK_BYTES = 64 << 20
 _BLOCKS = 2
 
 
@@ -133,7 +132,9 @@ class AliasIndex:
     def _in_order(self, query: Any) -> NDArray[np.float32]:
         stored = query.select(["vector"]).to_arrow()
         flat = stored["vector"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-        matrix = flat.reshape(-1, self.manifest.encoder.dimension).astype(np.float32)
+        matrix: NDArray[np.float32] = flat.reshape(-1, self.manifest.encoder.dimension).astype(
+            np.float32
+        )
         ids = stored["_rowid"].to_numpy()
         return matrix if np.all(ids[:-1] < ids[1:]) else matrix[np.argsort(ids)]
 
@@ -208,10 +209,10 @@ class AliasIndex:
             return []
         if self._vectors is not None:
             rows = None if scope is None else scope.rows
-            return [_nearest(self._vectors @ vector, limit, rows) for vector in vectors]
+            return [_nearest(row, limit, rows) for row in vectors @ self._vectors.T]
         if scope is not None and scope.size * vectors.shape[1] * 4 <= _BLOCK_BYTES:
             block = self._block(scope)
-            found = (_nearest(block @ vector, limit) for vector in vectors)
+            found = (_nearest(row, limit) for row in vectors @ block.T)
             return [(scope.rows[rows], similarity) for rows, similarity in found]
         query = (
             self._table.search(list(vectors), vector_column_name="vector")

@@ -148,7 +148,7 @@ class IndexConfig(_Model):
         default=100_000, ge=0
     )  # aliases; exact search is simpler and as fast there
     bits: int = Field(
-        default=7, ge=1, le=8
+        default=6, ge=1, le=8
     )  # of each number of a vector; ivf_rq only, like the rest
     partitions: int = Field(default=0, ge=0)
     nprobes: int = Field(default=0, ge=0)  # partitions that a search looks into

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from bioelx_mcp.encoder import Encoder
+from bioelx_mcp.errors import InvalidArtifactError
 from bioelx_mcp.manifest import ALIASES_TABLE, IndexLayout, vector_field
 from index_builder.config import Report
 
@@ -113,10 +114,20 @@ def vector_array(vectors: NDArray[np.float32]) -> pa.FixedSizeListArray:
 
 
 def read_vectors(directory: Path) -> Iterator[pa.FixedSizeListArray]:
-    """The shards in order, memory-mapped."""
+    """The shards in order, memory-mapped.
+
+    Raises:
+        InvalidArtifactError: one is broken.
+    """
     for path in shard_paths(directory):
-        with pa.memory_map(str(path)) as source:
-            yield pa.ipc.open_file(source).get_batch(0).column(0)
+        try:
+            with pa.memory_map(str(path)) as source:
+                shard = pa.ipc.open_file(source).get_batch(0).column(0)
+        except (OSError, ValueError) as error:  # what Arrow raises is one of both
+            raise InvalidArtifactError(
+                f"{path} cannot be read ({error}): remove {directory} and run the build again"
+            ) from error
+        yield shard
 
 
 def shard_paths(directory: Path) -> Sequence[Path]:

@@ -21,7 +21,7 @@ from lancedb.index import Bitmap, IvfRq
 
 from bioelx_mcp import __version__
 from bioelx_mcp.encoder import OnnxEncoder
-from bioelx_mcp.errors import BioelxError
+from bioelx_mcp.errors import BioelxError, InvalidArtifactError
 from bioelx_mcp.generations import check_files, remove_generations
 from bioelx_mcp.lexicon import write_lexicon
 from bioelx_mcp.manifest import (
@@ -46,7 +46,7 @@ from index_builder.rows import write_facets, write_rows
 from index_builder.tables import ALIASES_FILE, CONCEPTS_FILE, REPORT_FILE
 
 _PARTITION_ROWS = 4096
-_PROBED = 0.5  # share of the partitions that a search looks into; benchmarks/LOG.md
+_PROBED = 0.6  # share of the partitions that a search looks into; benchmarks/LOG.md
 _PROBES = 4
 
 
@@ -67,7 +67,7 @@ def plan_dense(aliases: int, config: IndexConfig) -> DensePlan:
 
     aliases               index    precision       partitions      looked into
     below exact_below     exact    float32         -               all
-    above                 ivf_rq   7 bits          aliases / 4096  half
+    above                 ivf_rq   6 bits          aliases / 4096  0.6 of them
     """
     index = config.dense_index
     if index == "auto":
@@ -191,6 +191,10 @@ def _rows(aliases: pa.Table, vectors: Path, schema: pa.Schema) -> Iterator[pa.Re
         columns = [part[field.name].combine_chunks() for field in schema if field.name != "vector"]
         yield pa.record_batch([*columns, shard], schema=schema)
         start += len(shard)
+    if start != aliases.num_rows:
+        raise InvalidArtifactError(
+            f"{vectors} holds {start} vectors of {aliases.num_rows} aliases: remove it and run the build again"
+        )
 
 
 def _probes(aliases: pa.Table, encoder: OnnxEncoder) -> tuple[Probe, ...]:

@@ -220,7 +220,7 @@ def _materialize(
             embed_aliases(build.tables / ALIASES_FILE, model, build.vectors, report, known)
     report(1, 1, "aliases embedded")
     report = show("index")
-    laid_out = config.index.model_dump(exclude={"keep"}, exclude_defaults=True)
+    laid_out = config.index.model_dump(exclude={"keep"})
     index_id = f"{config.name}-{fingerprint('index', stamp, laid_out, config.name)[:12]}"
     manifest = read_whole_manifest(layout, index_id)
     if manifest is None:

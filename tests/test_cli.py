@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
-from callers import SCRIPT, Cli
+from callers import SCRIPT, Cli, fails
+from conftest import build_small
 from mcp import Client
 from model_server import ModelServer, Reply, Script, scores
 
@@ -131,6 +132,41 @@ def test_info_shows_the_card_of_the_index(cli: Cli, served: Path) -> None:
     assert lines["languages"] == "de 3, en 3, es 1, ja 1"
     assert lines["sources"] == "made 8 (-)"
     assert lines["encoder"].endswith(card["encoder"]["checksum"][:12])
+    assert lines["dense_index"] == "exact"
+    assert "files" not in card and set(card["bytes"]) == {"encoder", "lexicon", "rows", "tables"}
+    assert lines["size"].startswith(f"{sum(card['bytes'].values()) / 1e6:.1f} MB (encoder ")
+
+
+def test_info_tells_how_a_large_index_is_searched(
+    cli: Cli, tmp_path: Path, names_tsv: Path
+) -> None:
+    build_small(names_tsv, tmp_path / "index", index={"dense_index": "ivf_rq"})
+    shown = cli("info", "--index", str(tmp_path / "index")).out
+    assert "dense_index    ivf_rq, 6 bits, 1 of 1 partitions\n" in shown
+
+
+@pytest.mark.parametrize(
+    ("options", "ids"),
+    [
+        (["--language", "ja"], {"MADE:3"}),
+        (["--language", "es", "--language", "ja"], {"UMLS:C0000001", "MADE:3"}),
+        (["--prefix", "umls"], {"UMLS:C0000001", "UMLS:C0000002"}),
+        (["--prefix", "umls", "--language", "es"], {"UMLS:C0000001"}),
+        (["--vocabulary", "made", "--type", "sign"], {"MADE:3"}),
+        (["--group", "DISO", "--type", "sign"], {"UMLS:C0000001", "MADE:3"}),
+    ],
+)
+def test_search_and_link_are_confined_by_filters(
+    cli: Cli, options: list[str], ids: set[str]
+) -> None:
+    found = cli("search", "fever", "--limit", "9", *options)
+    assert {row[1] for row in found.rows[1:]} == ids
+    linked = cli("link", "fever", "--json", *options).lines[0]
+    assert {one["candidate"]["concept_id"] for one in linked["candidates"]} == ids
+
+
+def test_a_filter_that_leaves_nothing_is_a_usage_error(cli: Cli) -> None:
+    fails(cli("search", "fever", "--vocabulary", "mad"), 2, "vocabularies", "did you mean made?")
 
 
 def test_a_table_becomes_an_index_that_answers(cli: Cli, tmp_path: Path, names_tsv: Path) -> None:

@@ -24,6 +24,8 @@ from bioelx_mcp.index import AliasIndex
 from bioelx_mcp.manifest import IndexLayout, Manifest, read_manifest, write_atomically
 from bioelx_mcp.retriever import Retriever
 from bioelx_mcp.schema import Mention
+from index_builder.config import IndexConfig
+from index_builder.materialize import DensePlan, plan_dense
 from index_builder.starter import ENCODER
 
 Build = Callable[..., Manifest]
@@ -345,3 +347,34 @@ def test_the_commands_list_and_restore(
     assert (missing.code, "no generation 'nothing'" in missing.err) == (2, True)
     monkeypatch.setenv("BIOELX_INDEX", "/no/index")
     assert cli("index", "versions").code == 4
+
+
+def test_the_dense_index_follows_from_the_number_of_aliases_unless_it_is_told() -> None:
+    config = IndexConfig()
+    assert plan_dense(99_999, config) == DensePlan("exact")
+    assert plan_dense(100_000, config) == DensePlan("ivf_rq", 6, 24, 14)
+    assert plan_dense(5_000_000, config) == DensePlan("ivf_rq", 6, 1220, 732)
+    told = IndexConfig(dense_index="ivf_rq", bits=8, partitions=16, nprobes=99)
+    assert plan_dense(10, told) == DensePlan("ivf_rq", 8, 16, 16)
+    assert plan_dense(10**6, IndexConfig(dense_index="exact")) == DensePlan("exact")
+
+
+@pytest.mark.parametrize("spoil", ["truncate", "remove"])
+def test_a_broken_shard_of_vectors_stops_the_build_and_the_index_in_service_stays(
+    tmp_path: Path, build: Build, monkeypatch: pytest.MonkeyPatch, spoil: str
+) -> None:
+    monkeypatch.setattr("index_builder.embed.SHARD_ROWS", 3)
+    path = named(tmp_path / "names.tsv", 0)
+    build(path)
+    vectors = tmp_path / "index" / "build" / "vectors"
+    shard = sorted(vectors.glob("*.arrow"))[1]
+    if spoil == "truncate":
+        shard.write_bytes(shard.read_bytes()[:100])
+    else:
+        shard.unlink()
+    told = f"remove {vectors}|6 vectors of 9 aliases: remove it"
+    with pytest.raises(InvalidArtifactError, match=f"({told}) and run the build again"):
+        build(path, index={"exact_below": 1})
+    assert version(AliasIndex(tmp_path / "index")) == ["version 0"]
+    shutil.rmtree(vectors)
+    assert build(path, index={"exact_below": 1}).dense_index == "ivf_rq"
