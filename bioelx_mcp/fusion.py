@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bioelx_mcp.index import Rows, Similarities
+from bioelx_mcp.vectors import Rows, Similarities
 
 _NEARLY = (
     0.05  # an alias that scores this much less than the best one of its concept counts 1/e of it

@@ -10,7 +10,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import lancedb
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
@@ -21,7 +20,6 @@ from bioelx_mcp.filters import Facets, Scope
 from bioelx_mcp.generations import mend, open_generation
 from bioelx_mcp.lexicon import Lexicon
 from bioelx_mcp.manifest import (
-    ALIASES_TABLE,
     IndexLayout,
     Manifest,
     alias_key,
@@ -29,16 +27,11 @@ from bioelx_mcp.manifest import (
 )
 from bioelx_mcp.schema import Concept, Filters
 from bioelx_mcp.text import normalize_concept_id
-
-Rows = NDArray[np.int64]
-Similarities = NDArray[np.float32]
+from bioelx_mcp.vectors import Near, Rows, Similarities, Vectors
 
 PROBE_COSINE = 0.99  # kernels differ a little between processors
 _ROW_FILES = ("aliases", "concepts", "ids", "facets")
 _SCOPES = 8  # filters that are remembered
-# A filter that leaves no more of the vectors has them read, as float32, and searched exactly; so many are kept.
-_BLOCK_BYTES = 64 << 20
-_BLOCKS = 2
 
 
 class AliasIndex:
@@ -48,6 +41,7 @@ class AliasIndex:
         manifest: what the index promises.
         encoder: the query encoder that made its vectors.
         lexicon: the inverted index of its aliases' character grams.
+        vectors: the dense channel.
     """
 
     def __init__(self, path: Path, *, threads: int = 0) -> None:
@@ -65,19 +59,18 @@ class AliasIndex:
         _verify_encoder(self.manifest, self.encoder, layout.encoder(index_id), self._mend)
         try:
             self.lexicon = Lexicon(layout.lexicon(index_id))
-            self._table = lancedb.connect(layout.tables(index_id)).open_table(ALIASES_TABLE)
-            vectors = self._table.count_rows()
             rows = layout.rows(index_id)
             self._load(*(_mapped(rows / f"{name}.arrow") for name in _ROW_FILES))
+            self.vectors = Vectors(layout.tables(index_id), self.manifest, self._row_ids)
         except Exception as error:  # lancedb raises RuntimeError, ValueError, OSError and its own
             raise InvalidArtifactError(
                 f"the tables of {path} cannot be read ({error}): {self._mend}"
             ) from error
-        self._check_counts(path, vectors)
+        self._check_counts(path)
         self.scope = lru_cache(maxsize=_SCOPES)(self._scope)
-        self._block = lru_cache(maxsize=_BLOCKS)(self._read_block)
 
-    def _check_counts(self, path: Path, vectors: int) -> None:
+    def _check_counts(self, path: Path) -> None:
+        vectors = self.vectors.size
         aliases, concepts = len(self.alias_concept), len(self._concepts)
         promised = self.manifest.aliases
         if (aliases, self.lexicon.size, vectors, concepts) != (
@@ -116,27 +109,6 @@ class AliasIndex:
         self._id_keys: NDArray[np.int64] = ids["key"].to_numpy()
         self._id_concepts: NDArray[np.int32] = ids["concept"].to_numpy()
         self._facets = Facets(pa.Table.from_batches([facets]))
-        self._vectors: NDArray[np.float32] | None = None
-        if self.manifest.dense_index == "exact":
-            self._vectors = self._read_vectors()
-
-    def _read_vectors(self) -> NDArray[np.float32]:
-        """All vectors in the order of the rows."""
-        return self._in_order(self._table.search().with_row_id(True))
-
-    def _read_block(self, scope: Scope) -> NDArray[np.float32]:
-        """The vectors of the rows in scope, in their order; those of the last few scopes are remembered."""
-        ids = self._row_ids[scope.rows].tolist()
-        return self._in_order(self._table.take_row_ids(ids).with_row_id())
-
-    def _in_order(self, query: Any) -> NDArray[np.float32]:
-        stored = query.select(["vector"]).to_arrow()
-        flat = stored["vector"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-        matrix: NDArray[np.float32] = flat.reshape(-1, self.manifest.encoder.dimension).astype(
-            np.float32
-        )
-        ids = stored["_rowid"].to_numpy()
-        return matrix if np.all(ids[:-1] < ids[1:]) else matrix[np.argsort(ids)]
 
     def _scope(self, filters: Filters) -> Scope:
         """What a filter leaves; the last few are remembered.
@@ -203,41 +175,9 @@ class AliasIndex:
 
     def search_dense(
         self, vectors: NDArray[np.float32], limit: int, scope: Scope | None = None
-    ) -> list[tuple[Rows, Similarities]]:
+    ) -> list[Near]:
         """For each unit vector the rows of its nearest aliases in scope, with cosine similarity clipped to [0, 1]."""
-        if len(vectors) == 0:
-            return []
-        if self._vectors is not None:
-            rows = None if scope is None else scope.rows
-            return [_nearest(row, limit, rows) for row in vectors @ self._vectors.T]
-        if scope is not None and scope.size * vectors.shape[1] * 4 <= _BLOCK_BYTES:
-            block = self._block(scope)
-            found = (_nearest(row, limit) for row in vectors @ block.T)
-            return [(scope.rows[rows], similarity) for rows, similarity in found]
-        query = (
-            self._table.search(list(vectors), vector_column_name="vector")
-            .distance_type("cosine")
-            .nprobes(self.manifest.nprobes)
-            .select(["_distance"])
-            .with_row_id(True)
-            .limit(limit)
-        )
-        if scope is not None:  # a filter changes which partitions are near: it looks into all
-            facets = ", ".join(map(str, scope.facets.tolist()))
-            query = query.where(f"facet IN ({facets})", prefilter=True).nprobes(
-                self.manifest.partitions
-            )
-        found = query.to_arrow()
-        rows = self._rows_of(found["_rowid"].to_numpy())
-        # Lance's IVF_RQ answers `cosine` with the squared distance of the unit vectors: 2 (1 - cosine).
-        similarity = np.clip(1.0 - found["_distance"].to_numpy() / 2, 0.0, 1.0).astype(np.float32)
-        if len(vectors) == 1:
-            return [(rows, similarity)]
-        query_index = found["query_index"].to_numpy()
-        return [(rows[query_index == i], similarity[query_index == i]) for i in range(len(vectors))]
-
-    def _rows_of(self, row_ids: NDArray[np.uint64]) -> Rows:
-        return np.searchsorted(self._row_ids, row_ids)
+        return self.vectors.search(vectors, limit, scope)
 
 
 def _mapped(path: Path) -> pa.RecordBatch:
@@ -248,19 +188,6 @@ def _mapped(path: Path) -> pa.RecordBatch:
 def _equal(keys: NDArray[np.int64], key: int) -> slice:
     """Where a key stands in ascending ones."""
     return slice(*(np.searchsorted(keys, np.int64(key), side=side) for side in ("left", "right")))
-
-
-def _nearest(
-    similarity: Similarities, limit: int, among: Rows | None = None
-) -> tuple[Rows, Similarities]:
-    """The `limit` rows of the highest similarity, best first, the similarity clipped to [0, 1]."""
-    if among is not None:
-        similarity = similarity[among]
-    limit = min(limit, len(similarity))
-    rows = np.argpartition(-similarity, limit - 1)[:limit]
-    rows = rows[np.lexsort((rows, -similarity[rows]))]
-    found = np.clip(similarity[rows], 0.0, 1.0)
-    return rows if among is None else among[rows], found
 
 
 def _verify_encoder(manifest: Manifest, encoder: OnnxEncoder, directory: Path, mend: str) -> None:

@@ -18,10 +18,11 @@ from bioelx_mcp.abbreviations import expand_abbreviations
 from bioelx_mcp.errors import UsageError
 from bioelx_mcp.filters import Scope
 from bioelx_mcp.fusion import Evidence, fuse
-from bioelx_mcp.index import AliasIndex, Rows, Similarities
+from bioelx_mcp.index import AliasIndex
 from bioelx_mcp.language import speaks, wanted_languages
 from bioelx_mcp.schema import AliasHit, Candidate, Channel, Filters, Mention
 from bioelx_mcp.text import MAX_NAME_LENGTH, character_grams, has_surrogate, normalize_alias
+from bioelx_mcp.vectors import Near
 
 MAX_CANDIDATES = 1000
 # Aliases that the dense channel is asked for: about as many as the concepts wanted have, and never few, so that a
@@ -33,8 +34,6 @@ _SHORT_FORM = (
     0.9  # what the abbreviation's own similarities are worth beside those of its definition
 )
 _BATCH = 64
-
-Near = tuple[Rows, Similarities]  # what the dense channel found for one text
 
 
 @dataclass(frozen=True)

@@ -155,7 +155,7 @@ def test_a_concept_asked_for_by_its_id_must_pass_as_well(linker: Linker) -> None
 def exhaustive(
     index: AliasIndex, mask: NDArray[np.bool_], vector: NDArray[np.float32], limit: int
 ) -> NDArray[np.float32]:
-    similarity = np.where(mask, index._read_vectors() @ vector, -2.0)
+    similarity = np.where(mask, index.vectors.read() @ vector, -2.0)
     return np.sort(similarity)[::-1][: min(limit, int(mask.sum()))]
 
 
@@ -184,7 +184,7 @@ def test_a_selective_filter_is_searched_exactly(quantized: AliasIndex, filters: 
 def test_a_broad_filter_loses_no_recall_to_the_few_partitions_of_a_search(
     quantized: AliasIndex, filters: Filters, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bioelx_mcp.index._BLOCK_BYTES", 0)
+    monkeypatch.setattr("bioelx_mcp.vectors._BLOCK_BYTES", 0)
     mask = passing(quantized, filters)
     vectors = quantized.encoder.encode(["heart", "インスリン"])
     for vector, (rows, _) in zip(
@@ -193,7 +193,7 @@ def test_a_broad_filter_loses_no_recall_to_the_few_partitions_of_a_search(
         assert mask[rows].all()
         expected = exhaustive(quantized, mask, vector, 20)
         assert len(rows) == len(set(rows.tolist())) == len(expected)
-        assert np.mean(quantized._read_vectors()[rows] @ vector >= expected[-1] - 1e-6) >= 0.9
+        assert np.mean(quantized.vectors.read()[rows] @ vector >= expected[-1] - 1e-6) >= 0.9
 
 
 @pytest.mark.parametrize(

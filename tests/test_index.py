@@ -68,9 +68,7 @@ def quantized(tmp_path_factory: pytest.TempPathFactory) -> AliasIndex:
 
 def stored_vectors(index: AliasIndex) -> NDArray[np.float32]:
     """What lies in the table, as it lies there."""
-    flat = index._table.to_arrow()["vector"].combine_chunks().flatten()
-    matrix = flat.to_numpy(zero_copy_only=False).reshape(-1, index.encoder.dimension)
-    return np.asarray(matrix, dtype=np.float32)
+    return index.vectors.read()
 
 
 def texts(index: AliasIndex, rows: NDArray[np.int64]) -> list[str]:

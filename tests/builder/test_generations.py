@@ -299,7 +299,7 @@ def test_only_new_texts_are_encoded_and_the_vectors_are_those_of_a_whole_build(
     build(path, out=tmp_path / "whole")
     one, other = (AliasIndex(tmp_path / name) for name in ("index", "whole"))
     assert one.alias_text.equals(other.alias_text)
-    np.testing.assert_array_equal(one._read_vectors(), other._read_vectors())
+    np.testing.assert_array_equal(one.vectors.read(), other.vectors.read())
 
 
 def test_the_vectors_of_another_encoder_or_of_a_broken_generation_are_not_used(
