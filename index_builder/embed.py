@@ -130,5 +130,14 @@ def read_vectors(directory: Path) -> Iterator[pa.FixedSizeListArray]:
         yield shard
 
 
+def check_vectors(directory: Path, aliases: int) -> None:
+    """Raise InvalidArtifactError unless the shards can be read and hold a vector for each alias."""
+    held = sum(map(len, read_vectors(directory)))
+    if held != aliases:
+        raise InvalidArtifactError(
+            f"{directory} holds {held} vectors of {aliases} aliases: remove it and run the build again"
+        )
+
+
 def shard_paths(directory: Path) -> Sequence[Path]:
     return sorted(directory.glob("[0-9]*.arrow"))

@@ -21,7 +21,7 @@ from lancedb.index import Bitmap, IvfRq
 
 from bioelx_mcp import __version__
 from bioelx_mcp.encoder import OnnxEncoder
-from bioelx_mcp.errors import BioelxError, InvalidArtifactError
+from bioelx_mcp.errors import BioelxError
 from bioelx_mcp.generations import check_files, remove_generations
 from bioelx_mcp.lexicon import write_lexicon
 from bioelx_mcp.manifest import (
@@ -41,7 +41,7 @@ from bioelx_mcp.manifest import (
     write_manifest,
 )
 from index_builder.config import BuildLayout, IndexConfig
-from index_builder.embed import read_vectors
+from index_builder.embed import check_vectors, read_vectors
 from index_builder.rows import write_facets, write_rows
 from index_builder.tables import ALIASES_FILE, CONCEPTS_FILE, REPORT_FILE
 
@@ -93,6 +93,7 @@ def materialize_index(
     aliases = pq.read_table(build.tables / ALIASES_FILE)
     report = json.loads((build.tables / REPORT_FILE).read_text(encoding="utf-8"))
     encoder = OnnxEncoder(encoder_directory)
+    check_vectors(build.vectors, aliases.num_rows)
     plan = plan_dense(aliases.num_rows, config)
 
     fresh = layout.generations / f".new-{index_id}-{os.getpid()}"
@@ -191,10 +192,6 @@ def _rows(aliases: pa.Table, vectors: Path, schema: pa.Schema) -> Iterator[pa.Re
         columns = [part[field.name].combine_chunks() for field in schema if field.name != "vector"]
         yield pa.record_batch([*columns, shard], schema=schema)
         start += len(shard)
-    if start != aliases.num_rows:
-        raise InvalidArtifactError(
-            f"{vectors} holds {start} vectors of {aliases.num_rows} aliases: remove it and run the build again"
-        )
 
 
 def _probes(aliases: pa.Table, encoder: OnnxEncoder) -> tuple[Probe, ...]:
