@@ -1,17 +1,18 @@
 """What the choices of a training are worth: short runs of small models, alike but for one choice.
 
-    python benchmarks/ablation.py choices  --build build/shipped-encoder/build --shared ../shared/data
-    python benchmarks/ablation.py wikidata --build build/shipped-encoder/build --shared ../shared/data
+    python benchmarks/ablation.py choices  --build build/shipped-encoder-2/build --shared ../shared/data
+    python benchmarks/ablation.py wikidata --build build/shipped-encoder-2/build --shared ../shared/data
 
-`--build` holds the tables and training tables of examples/shipped-encoder.toml. `choices`: recall@1, 5 and 64 of
-the vectors alone on the XL-BEL development half, in a fixed sample of the open KB that holds every gold concept.
-`wikidata`: one recipe trained with and without the names of Wikidata, Wikipedia and the wordnets, searched among
-names with and without them, in the whole open KB, by language, and as a plot. Runs are short: they order choices,
-and say nothing of what a long training reaches.
+`--build` holds the tables and training tables of examples/shipped-encoder-2.toml. `choices`: recall@1, 5 and 64 of
+the vectors alone on the XL-BEL development half, in a fixed sample of the open KB: every gold concept and `--others`
+more. `wikidata`: one recipe trained with and without the names of Wikidata, Wikipedia and the wordnets, searched
+among names with and without them, in the same sample, by language, and as a plot. Runs are short: they order
+choices, and say nothing of what a long training reaches. Results are written after each run.
 """
 
 import argparse
 import json
+import platform
 import re
 import sys
 import tempfile
@@ -28,6 +29,7 @@ from transformers import PreTrainedTokenizerFast
 
 from bioelx_mcp.evaluation.datasets import Query, read_xlbel
 from bioelx_mcp.evaluation.metrics import RECALL_AT
+from bioelx_mcp.evaluation.run import _commit
 from index_builder.config import TrainConfig
 from index_builder.model import (
     TextEncoder,
@@ -79,7 +81,7 @@ CHOICES: dict[str, dict[str, Any]] = {
 }
 SHAPE, VOCABULARY = (128, 2, 2), 16_000
 ENRICHMENT = re.compile(r"(wikidict|wikidata|omw).*")  # Wikipedia by Wikidata, Wikidata, wordnets
-OTHERS = 5_000  # concepts beside the gold ones
+WIKIDATA_STEPS = 600
 
 
 class Bases:
@@ -135,8 +137,10 @@ def row(name: str, result: dict[str, Any], more: str = "") -> str:
     return f"| {name} | " + " | ".join(f"{cell:.1f}" for cell in cells) + f" |{more}\n"
 
 
-def choices(build: Path, queries: list[Query], directory: Path, only: list[str]) -> dict[str, Any]:
-    dictionary = read_dictionary(build / "tables", queries, OTHERS)
+def choices(
+    build: Path, queries: list[Query], others: int, directory: Path, only: list[str], out: Path
+) -> None:
+    dictionary = read_dictionary(build / "tables", queries, others)
     mentions = [query.mention.text for query in queries]
     sys.stdout.write(
         f"{len(dictionary.texts)} names of the sample, {BASE['steps']} steps, covered queries\n\n"
@@ -163,12 +167,14 @@ def choices(build: Path, queries: list[Query], directory: Path, only: list[str])
         results[name] = {**result, "differs": differs, "cpu_seconds_a_step": seconds}
         sys.stdout.write(row(name, result, f" {1000 * seconds:.0f} |"))
         sys.stdout.flush()
-    return {"base": BASE, "names": len(dictionary.texts), "runs": results}
+        save({"base": BASE, "names": len(dictionary.texts), "runs": results}, out)
 
 
-def wikidata(build: Path, queries: list[Query], directory: Path, plot: Path) -> dict[str, Any]:
+def wikidata(
+    build: Path, queries: list[Query], others: int, directory: Path, out: Path, plot: Path
+) -> None:
     """Trained and indexed with and without the enrichment: the four recalls."""
-    dictionary = read_dictionary(build / "tables")
+    dictionary = read_dictionary(build / "tables", queries, others)
     ours = np.array(
         [not all(map(ENRICHMENT.fullmatch, of.split("|"))) for of in dictionary.sources]
     )
@@ -185,7 +191,7 @@ def wikidata(build: Path, queries: list[Query], directory: Path, plot: Path) -> 
     for trained, weights in (("with", {}), ("without", without)):
         names = read_names(build / "training-tables", {"wiki_titles": 0.0, **weights})
         bases = Bases(names, directory / trained)
-        differs = {"steps": 2500, "source_weights": {}}
+        differs = {"steps": WIKIDATA_STEPS, "source_weights": {}}
         encoder, tokenizer, config, _ = train(names, bases, directory, trained, differs)
         vectors = embed(encoder, tokenizer, dictionary.texts, config.max_length)
         asked = embed(encoder, tokenizer, mentions, config.max_length)
@@ -197,14 +203,20 @@ def wikidata(build: Path, queries: list[Query], directory: Path, plot: Path) -> 
             results[f"trained {trained}, searched {searched}"] = result
             sys.stdout.write(row(f"{trained} | {searched}", result))
             sys.stdout.flush()
+        told = {
+            "base": {**BASE, "steps": WIKIDATA_STEPS},
+            "left_out": sorted(without),
+            "names": {"with": len(dictionary.texts), "without": len(plain.texts)},
+            "runs": results,
+        }
+        save(told, out)
     table_by_language(results)
     draw(results, plot)
-    return {
-        "base": {**BASE, "steps": 2500},
-        "left_out": sorted(without),
-        "names": {"with": len(dictionary.texts), "without": len(plain.texts)},
-        "runs": results,
-    }
+
+
+def save(told: dict[str, Any], out: Path) -> None:
+    told = {"commit": _commit(), "hardware": platform.processor(), **told}
+    out.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
 
 
 def table_by_language(results: dict[str, Any]) -> None:
@@ -249,18 +261,18 @@ def main() -> int:
     parser.add_argument("part", choices=["choices", "wikidata"])
     parser.add_argument("--build", type=Path, required=True)
     parser.add_argument("--shared", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--others", type=int, default=5000, help="concepts beside the gold ones")
     parser.add_argument("--only", nargs="*", default=[], choices=list(CHOICES))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     args = parser.parse_args()
     queries = read_xlbel(args.shared / "eval" / "xlbel")
+    out = args.out / f"ablation-{args.part}.json"
     with tempfile.TemporaryDirectory() as directory:
         if args.part == "choices":
-            result = choices(args.build, queries, Path(directory), args.only)
+            choices(args.build, queries, args.others, Path(directory), args.only, out)
         else:
-            plot = args.out / "ablation-wikidata.svg"
-            result = wikidata(args.build, queries, Path(directory), plot)
-    out = args.out / f"ablation-{args.part}.json"
-    out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+            plot = out.with_suffix(".svg")
+            wikidata(args.build, queries, args.others, Path(directory), out, plot)
     return 0
 
 
