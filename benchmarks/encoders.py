@@ -1,9 +1,10 @@
 """What the shipped encoder costs and what its int8 weights lose.
 
-    python benchmarks/encoders.py --shared ../shared/data --build build/shipped-encoder-2/build
+    python benchmarks/encoders.py speed --shared ../shared/data
+    python benchmarks/encoders.py int8 --shared ../shared/data --build build/shipped-encoder-2/build
 
-Speed, one thread: mentions of XL-BEL one by one and in batches of 1,024, against a model of XLM-R base's size (random
-weights cost the same) in PyTorch and in ONNX Runtime, all fed by our tokenizer; medians, taken in turns. Loss: the
+`speed`, one thread: mentions of XL-BEL one by one and in batches of 1,024, against a model of XLM-R base's size (random
+weights cost the same) in PyTorch and in ONNX Runtime, all fed by our tokenizer; medians, taken in turns. `int8`: the
 float32 checkpoint in `BUILD/training/model` exported with and without int8, vectors alone, in a sample of the
 open KB with every gold concept.
 """
@@ -59,8 +60,10 @@ def base_size(tokenizer: PreTrainedTokenizerFast, directory: Path) -> dict[str, 
     return {"XLM-R base, PyTorch": in_torch, "XLM-R base, ONNX Runtime": in_onnx}
 
 
-def speed(mentions: Sequence[str], directory: Path, singles: int) -> dict[str, Any]:
+def speed(shared: Path, directory: Path, singles: int) -> dict[str, Any]:
     """Median milliseconds, of the process's CPU time, of one mention and of 1,024, by system."""
+    mentions = [query.mention.text for query in read_xlbel(shared / "eval" / "xlbel")]
+    mentions = mentions[:: len(mentions) // 1024]  # all languages
     torch.set_num_threads(1)
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_file=str(STARTER_ENCODER / "tokenizer.json"), pad_token="[PAD]"
@@ -68,7 +71,7 @@ def speed(mentions: Sequence[str], directory: Path, singles: int) -> dict[str, A
     ours = OnnxEncoder(STARTER_ENCODER, threads=1)
     systems: dict[str, Encode] = {"shipped": ours.encode, **base_size(tokenizer, directory)}
     taken: dict[str, dict[str, list[float]]] = {name: {"one": [], "1,024": []} for name in systems}
-    work = [("one", [mention]) for mention in mentions[: singles + 2]]
+    work = [("one", [mention]) for mention in mentions[:: len(mentions) // (singles + 2)]]
     work += [("1,024", list(mentions[:1024]))]
     for number, (kind, texts) in enumerate(work):
         for name, encode in systems.items():
@@ -88,8 +91,7 @@ def speed(mentions: Sequence[str], directory: Path, singles: int) -> dict[str, A
     for name, told in milliseconds.items():
         cells = [f"{told[kind]:.2f} | {told[kind] / fast[kind]:.0f}" for kind in ("one", "1,024")]
         sys.stdout.write(f"| {name} | {' | '.join(cells)} |\n")
-    sys.stdout.flush()
-    return milliseconds
+    return {"cpu_milliseconds": milliseconds}
 
 
 def quantisation(build: Path, shared: Path, directory: Path) -> dict[str, Any]:
@@ -126,19 +128,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--build", type=Path, help="left out: speed alone")
+    parser.add_argument("part", choices=["speed", "int8"])
+    parser.add_argument("--build", type=Path, default=Path("build/shipped-encoder-2/build"))
     parser.add_argument("--shared", type=Path, default=Path("../shared/data"))
     parser.add_argument("--singles", type=int, default=50)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, help="the part is written into it, beside the other")
     args = parser.parse_args()
-    mentions = [query.mention.text for query in read_xlbel(args.shared / "eval" / "xlbel")]
-    mentions = mentions[:: len(mentions) // 1024]  # all languages
-    told: dict[str, Any] = {"commit": _commit(), "hardware": platform.processor()}
     with tempfile.TemporaryDirectory() as directory:
-        told["cpu_milliseconds"] = speed(mentions, Path(directory), args.singles)
-        if args.build:
-            told["quantisation"] = quantisation(args.build, args.shared, Path(directory))
+        if args.part == "speed":
+            result = speed(args.shared, Path(directory), args.singles)
+        else:
+            result = quantisation(args.build, args.shared, Path(directory))
     if args.out:
+        told = json.loads(args.out.read_text(encoding="utf-8")) if args.out.exists() else {}
+        told[args.part] = {"commit": _commit(), "hardware": platform.processor(), **result}
         args.out.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
     return 0
 

@@ -1,18 +1,22 @@
 """Training in two real processes: the loss curve, the weights and a resume are those of one."""
 
 import json
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 from bioelx_mcp.errors import UsageError
 from builder.conftest import tables_of
-from index_builder import launch
+from index_builder import launch, train
 from index_builder.config import SourceConfig, TrainConfig
 from index_builder.launch import launch_training
+from index_builder.losses import make_loss
 from index_builder.pairs import read_names
 from index_builder.sources import open_source
 from index_builder.train import train_encoder
@@ -72,6 +76,40 @@ def test_two_processes_train_as_one_does_and_resume_to_the_same_weights(
     assert metrics(together) == before
     again = load_file(together / "model" / "model.safetensors")
     assert all(torch.equal(again[name], weight) for name, weight in found.items())
+
+
+@pytest.mark.parametrize("loss", ["multi-similarity", "infonce"])
+def test_the_gradients_of_shares_add_up_to_that_of_the_whole_batch(
+    loss: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    vectors = torch.nn.functional.normalize(torch.randn(10, 4), dim=-1)
+    labels, keys = torch.arange(5).repeat(2), torch.arange(10)
+    loss_of = partial(make_loss(config(loss=loss)), labels=labels, keys=keys)
+
+    def gradient(own: Tensor) -> tuple[float, Tensor]:
+        leaf = vectors.clone().requires_grad_()
+        others = vectors.clone()
+        others[own] = 0.0  # what the other processes send
+        monkeypatch.setattr(train, "reduce", lambda sent, how: sent + others)
+        found = train._whole_loss(loss_of, own, len(vectors), leaf[own])
+        found.backward()  # type: ignore[no-untyped-call]
+        assert leaf.grad is not None
+        return found.item(), leaf.grad
+
+    whole, expected = gradient(torch.arange(10))
+    shares = [gradient(torch.arange(first, 10, 3)) for first in range(3)]
+    assert [value for value, _ in shares] == pytest.approx([whole] * 3)
+    assert torch.allclose(shares[0][1] + shares[1][1] + shares[2][1], expected, atol=1e-6)
+
+
+def test_a_batch_of_fewer_pairs_than_processes_is_refused(
+    tmp_path: Path, tables: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = SimpleNamespace(num_processes=32)
+    monkeypatch.setattr(train, "PartialState", lambda **_: many)
+    with pytest.raises(UsageError, match="a batch of 31 pairs cannot be shared by 32 processes"):
+        train_encoder(read_names(tables, {}), config(), tmp_path, lambda *_: None)
 
 
 def test_a_process_that_fails_says_why_and_ends_the_training(
