@@ -3,7 +3,7 @@
     python benchmarks/ablation.py choices  --build build/shipped-encoder-2/build --shared ../shared/data
     python benchmarks/ablation.py wikidata --build build/shipped-encoder-2/build --shared ../shared/data
 
-`--build` holds the tables and training tables of examples/shipped-encoder-2.toml. `choices`: recall@1, 5 and 64 of
+`--build` holds the tables (for `choices` also the training tables) of examples/shipped-encoder-2.toml. `choices`: recall@1, 5 and 64 of
 the vectors alone on the XL-BEL development half, in a fixed sample of the open KB: every gold concept and `--others`
 more. `wikidata`: one recipe trained with and without the names of Wikidata, Wikipedia and the wordnets, searched
 among names with and without them, in the same sample, by language, and as a plot. Runs are short: they order
@@ -179,7 +179,7 @@ def wikidata(
         [not all(map(ENRICHMENT.fullmatch, of.split("|"))) for of in dictionary.sources]
     )
     plain = dictionary.select(ours)
-    column = pq.read_table(build / "training-tables" / ALIASES_FILE, columns=["source"])["source"]
+    column = pq.read_table(build / "tables" / ALIASES_FILE, columns=["source"])["source"]
     sources = {one for of in column.unique().to_pylist() for one in of.split("|")}
     without = {one: 0.0 for one in sources if ENRICHMENT.fullmatch(one)}
     mentions = [query.mention.text for query in queries]
@@ -188,8 +188,9 @@ def wikidata(
         f"{len(dictionary.texts)} names, {len(plain.texts)} without; covered queries\n\n"
         "| trained | searched | R@1 | R@5 | R@10 | R@64 | unnamed R@1 | R@64 |\n|---|---|---|---|---|---|---|---|\n"
     )
-    for trained, weights in (("with", {}), ("without", without)):
-        names = read_names(build / "training-tables", {"wiki_titles": 0.0, **weights})
+    recipes: tuple[tuple[str, dict[str, float]], ...] = (("with", {}), ("without", without))
+    for trained, weights in recipes:
+        names = read_names(build / "tables", weights)
         bases = Bases(names, directory / trained)
         differs = {"steps": WIKIDATA_STEPS, "source_weights": {}}
         encoder, tokenizer, config, _ = train(names, bases, directory, trained, differs)
