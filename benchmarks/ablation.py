@@ -200,7 +200,7 @@ def wikidata(
             ("with", dictionary, slice(None)),
             ("without", plain, ours),
         ):
-            result = dense_recall(among, vectors[rows], asked, queries)
+            result = dense_recall(among, vectors[rows], asked, queries, dictionary)
             results[f"trained {trained}, searched {searched}"] = result
             sys.stdout.write(row(f"{trained} | {searched}", result))
             sys.stdout.flush()

@@ -75,12 +75,17 @@ def dense_recall(
     names: NDArray[np.float32],
     mentions: NDArray[np.float32],
     queries: Sequence[Query],
+    whole: Dictionary | None = None,
 ) -> dict[str, Any]:
-    """Recall by language, averaged, and of the named and unnamed slices; both matrices have unit rows."""
+    """Recall by language, averaged, and of the named and unnamed slices; both matrices have unit rows.
+
+    Where the dictionary is a part of a `whole` one, that decides what is named.
+    """
     starts = np.flatnonzero(np.diff(dictionary.concept, prepend=-1))
     owner = dictionary.concept[starts]
     spoken: dict[int, set[str]] = defaultdict(set)
-    for number, language in zip(dictionary.concept.tolist(), dictionary.languages, strict=True):
+    told = whole or dictionary
+    for number, language in zip(told.concept.tolist(), told.languages, strict=True):
         spoken[number].add(language)
     slices: dict[str, list[Outcome]] = defaultdict(list)
     for begin in range(0, len(queries), _BATCH):
@@ -100,6 +105,6 @@ def dense_recall(
             if gold:
                 named = any(query.language in spoken[number] for number in gold)
                 slices["named" if named else "unnamed"].append(outcome)
-    parts = {part: summarize(slices.pop(part)) for part in ("named", "unnamed") if part in slices}
+    parts = {part: summarize(slices.pop(part, [])) for part in ("named", "unnamed")}
     languages = {language: summarize(slices[language]) for language in sorted(slices)}
     return {"languages": languages, "average": average(list(languages.values())), **parts}
