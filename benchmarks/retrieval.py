@@ -16,8 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from sklearn.feature_extraction.text import TfidfVectorizer
+from peers import LIMIT, Peer, Search, distinct, exact_match, tfidf
 
 from bioelx_mcp.evaluation.datasets import Query, read_xlbel
 from bioelx_mcp.evaluation.metrics import RECALL_AT, Outcome, average, first_right, summarize
@@ -25,38 +24,10 @@ from bioelx_mcp.index import AliasIndex
 from bioelx_mcp.retriever import Retriever
 from bioelx_mcp.text import character_grams, normalize_alias
 
-LIMIT = max(RECALL_AT)
-Search = Callable[
-    [Sequence[str]], Iterator[list[int]]
-]  # texts -> concept rows, best first, distinct
 
-
-def distinct(concepts: Sequence[int]) -> list[int]:
-    return list(dict.fromkeys(concepts))[:LIMIT]
-
-
-def exact_match(index: AliasIndex) -> Search:
-    found: dict[str, list[int]] = defaultdict(list)
-    for text, concept in zip(
-        index.alias_text.to_pylist(), index.alias_concept.tolist(), strict=True
-    ):
-        found[text.lower()].append(concept)
-    return lambda texts: (distinct(found.get(text.lower(), ())) for text in texts)
-
-
-def tfidf(index: AliasIndex) -> Search:
-    vectorizer = TfidfVectorizer(analyzer="char_wb", ngram_range=(1, 3), dtype=np.float32)
-    names = vectorizer.fit_transform(index.alias_text.to_pylist()).T.tocsr()
-    concepts = index.alias_concept
-
-    def search(texts: Sequence[str]) -> Iterator[list[int]]:
-        for text in texts:
-            scores = (vectorizer.transform([text]) @ names).toarray()[0]
-            top = np.argpartition(-scores, LIMIT * 16)[: LIMIT * 16]
-            top = top[np.argsort(-scores[top], kind="stable")]
-            yield distinct(concepts[top].tolist())
-
-    return search
+def over(peer: Peer) -> Callable[[AliasIndex], Search]:
+    """A peer over the aliases of an index."""
+    return lambda index: peer(index.alias_text.to_pylist(), index.alias_concept)
 
 
 def lexical(index: AliasIndex) -> Search:
@@ -96,8 +67,8 @@ def whole(index: AliasIndex) -> Search:
 
 
 SYSTEMS: dict[str, Callable[[AliasIndex], Search]] = {
-    "exact match": exact_match,
-    "character 1-3-gram TF-IDF": tfidf,
+    "exact match": over(exact_match),
+    "character 1-3-gram TF-IDF": over(tfidf),
     "ours, lexical channel": lexical,
     "ours, dense channel": dense,
     "ours, whole": whole,
@@ -142,6 +113,20 @@ def measure(index: AliasIndex, search: Search, queries: Sequence[Query]) -> dict
     }
 
 
+HEAD = (
+    "| system | R@1 | R@5 | R@10 | R@64 | named R@1 | R@64 | unnamed R@1 | R@64 | ms |\n"
+    "|---|---|---|---|---|---|---|---|---|---|\n"
+)
+
+
+def row(name: str, result: dict[str, Any]) -> str:
+    """A line of the table: recall on covered queries, averaged over languages and of the slices."""
+    cells = [result["average"][f"covered_recall@{k}"] for k in RECALL_AT]
+    cells += [result[part][f"covered_recall@{k}"] for part in ("named", "unnamed") for k in (1, 64)]
+    cells.append(result["milliseconds_per_mention"])
+    return f"| {name} | " + " | ".join(f"{value:.1f}" for value in cells) + " |\n"
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--index", type=Path, required=True)
@@ -152,29 +137,12 @@ def main() -> int:
     index = AliasIndex(args.index)
     queries = read_xlbel(args.shared / "eval" / "xlbel")
     results: dict[str, Any] = {}
-    cells = [
-        "covered: R@1",
-        "R@5",
-        "R@10",
-        "R@64",
-        "named R@1",
-        "R@64",
-        "unnamed R@1",
-        "R@64",
-        "ms",
-    ]
     sys.stdout.write(
-        f"XL-BEL dev, {len(queries)} mentions, index {index.manifest.index_id}, covered queries\n\n"
+        f"XL-BEL dev, {len(queries)} mentions, index {index.manifest.index_id}, covered queries\n\n{HEAD}"
     )
-    sys.stdout.write("| system | " + " | ".join(cells) + " |\n|---|" + "---|" * len(cells) + "\n")
     for name in args.systems:
         result = results[name] = measure(index, SYSTEMS[name](index), queries)
-        row = [result["average"][f"covered_recall@{k}"] for k in RECALL_AT]
-        row += [
-            result[part][f"covered_recall@{k}"] for part in ("named", "unnamed") for k in (1, 64)
-        ]
-        row.append(result["milliseconds_per_mention"])
-        sys.stdout.write(f"| {name} | " + " | ".join(f"{value:.1f}" for value in row) + " |\n")
+        sys.stdout.write(row(name, result))
         sys.stdout.flush()
     if args.out:
         args.out.parent.mkdir(parents=True, exist_ok=True)

@@ -101,7 +101,10 @@ class TrainConfig(_Model):
     loss: Literal["multi-similarity", "infonce"] = "multi-similarity"
     pooling: Literal["cls", "mean"] = "cls"
     steps: int = Field(default=2000, ge=1)
-    batch_pairs: int = Field(default=256, ge=2)
+    batch_pairs: int = Field(default=256, ge=2)  # of all processes together
+    processes: int = Field(
+        default=1, ge=1
+    )  # that train together, on a GPU each; the result is that of one
     # names that go through the model at once; 0: all of a batch. Fewer take less memory, and give the same gradient
     forward_names: int = Field(default=0, ge=0)
     learning_rate: float = Field(default=2e-5, gt=0)
@@ -112,11 +115,14 @@ class TrainConfig(_Model):
     cross_lingual: float = Field(
         default=0.7, ge=0, le=1
     )  # share of pairs asked to join two languages
+    # share of pairs asked to join two sources, as an ontology's name with Wikidata's
+    cross_source: float = Field(default=0.0, ge=0, le=1)
     language_exponent: float = Field(
         default=0.5, ge=0, le=1
     )  # a language of n names is drawn like n**exponent
     vocabulary: int = Field(default=24_000, ge=300)  # scratch only
-    # how often names of a source are drawn, beside 1
+    names_per_concept: int = Field(default=0, ge=0)  # that are trained on, at most; 0: all
+    # how often names of a source are drawn, beside 1; of a source that weighs 0, none
     source_weights: dict[str, NonNegativeFloat] = {}
     # share of a batch that are neighbours of the others: concepts that the model takes for them
     hard_negatives: float = Field(default=0.0, ge=0, lt=1)

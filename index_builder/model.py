@@ -146,24 +146,32 @@ def _from_scratch(
     hidden, layers, heads = SCRATCH_SIZES[size]
     tokenizer = train_tokenizer(names, config.vocabulary, config.max_length)
     torch.manual_seed(config.seed)
+    transformer = new_transformer(tokenizer, hidden, layers, heads, config.max_length)
+    return TextEncoder(transformer, config.pooling), tokenizer
+
+
+def new_transformer(
+    tokenizer: PreTrainedTokenizerFast, hidden: int, layers: int, heads: int, max_length: int
+) -> BertModel:
+    """An untrained BERT for names: ReLU, no dropout, no pooler."""
     shape = BertConfig(
         vocab_size=len(tokenizer),
         hidden_size=hidden,
         num_hidden_layers=layers,
         num_attention_heads=heads,
         intermediate_size=4 * hidden,
-        max_position_embeddings=max(64, config.max_length),
+        max_position_embeddings=max(64, max_length),
         type_vocab_size=1,
         hidden_act="relu",
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
         pad_token_id=tokenizer.pad_token_id,
     )
-    return TextEncoder(BertModel(shape, add_pooling_layer=False), config.pooling), tokenizer
+    return BertModel(shape, add_pooling_layer=False)
 
 
 def train_tokenizer(
-    names: Iterable[str], vocabulary: int, max_length: int
+    names: Iterable[str], vocabulary: int, max_length: int, longest_piece: int = 8
 ) -> PreTrainedTokenizerFast:
     """A lower-casing unigram tokenizer over decomposed characters (accents and Hangul letters are pieces)."""
     tokenizer = Tokenizer(models.Unigram())
@@ -180,7 +188,7 @@ def train_tokenizer(
         vocab_size=vocabulary,
         special_tokens=list(_SPECIAL.values()),
         unk_token=_SPECIAL["unk_token"],
-        max_piece_length=8,
+        max_piece_length=longest_piece,
         show_progress=False,
     )
     try:

@@ -21,13 +21,15 @@ from index_builder.tables import ALIASES_FILE
 class Names:
     """The names of a set of concepts, rows sorted by concept.
 
-    `concept` (n,) int64 rises; `language` (n,) int64 numbers the languages; `key` (n,) int64 is equal
-    where normalised names are (homonyms and repetitions); `weight` (n,) float64 is the weight of its source.
+    `concept` (n,) int64 rises; `language` (n,) int64 numbers the languages, `source` (n,) int64 the sources
+    (of several together: that set of them); `key` (n,) int64 is equal where normalised names are (homonyms and
+    repetitions); `weight` (n,) float64 is the weight of its source.
     """
 
     texts: pa.Array
     concept: NDArray[np.int64]
     language: NDArray[np.int64]
+    source: NDArray[np.int64]
     key: NDArray[np.int64]
     weight: NDArray[np.float64]
 
@@ -38,14 +40,21 @@ class Names:
         return self.texts.take(pa.array(rows)).to_pylist()  # type: ignore[no-any-return]
 
     def select(self, mask: NDArray[np.bool_]) -> "Names":
-        texts = self.texts.filter(pa.array(mask))
         return Names(
-            texts, self.concept[mask], self.language[mask], self.key[mask], self.weight[mask]
+            self.texts.filter(pa.array(mask)),
+            self.concept[mask],
+            self.language[mask],
+            self.source[mask],
+            self.key[mask],
+            self.weight[mask],
         )
 
 
 def read_names(directory: Path, source_weights: Mapping[str, float]) -> Names:
-    """The aliases of a tables directory, as names to train on; an unnamed source weighs 1."""
+    """The aliases of a tables directory, as names to train on.
+
+    An unnamed source weighs 1, a name of several sources as much as the greatest; what weighs 0 is left out.
+    """
     columns = ["concept", "text", "normalized", "language", "source"]
     table = pq.read_table(directory / ALIASES_FILE, columns=columns)
 
@@ -60,8 +69,10 @@ def read_names(directory: Path, source_weights: Mapping[str, float]) -> Names:
         max(source_weights.get(s, 1.0) for s in text.split("|"))
         for text in sources.dictionary.to_pylist()
     ]
-    weight = np.array(weights)[sources.indices.to_numpy()]
-    return Names(texts, concept, codes("language"), codes("normalized"), weight)
+    weight = np.array(weights, dtype=np.float64)[sources.indices.to_numpy()]
+    source, key = np.asarray(sources.indices.to_numpy(), dtype=np.int64), codes("normalized")
+    names = Names(texts, concept, codes("language"), source, key, weight)
+    return names if weight.all() else names.select(weight > 0)
 
 
 def sample_texts(names: Names, most: int, exponent: float, seed: int) -> list[str]:
@@ -79,6 +90,24 @@ def _language_weights(names: Names, exponent: float) -> NDArray[np.float64]:
     """N ** (exponent - 1) for a name of a language that has N of them."""
     sizes = np.bincount(names.language).astype(np.float64)
     return (sizes[names.language] ** (exponent - 1.0)).astype(np.float64)
+
+
+def cap_names(names: Names, most: int, exponent: float, seed: int) -> Names:
+    """At most `most` names of each concept, drawn with its languages balanced as pairs are; 0 is no cap.
+
+    Weighted draws without replacement: the least of exponential variates of these rates (Efraimidis and
+    Spirakis, 2006).
+    """
+    counts = np.bincount(names.concept) if most else np.zeros(1, dtype=np.int64)
+    if counts.max(initial=0) <= most:
+        return names
+    variates = np.random.default_rng([seed, 5]).exponential(size=len(names))
+    order = np.lexsort((variates / _language_weights(names, exponent), names.concept))
+    ends = np.cumsum(counts)[names.concept]
+    place = np.arange(len(names)) - (ends - counts[names.concept])  # within the concept
+    kept = np.zeros(len(names), dtype=np.bool_)
+    kept[order[place < most]] = True
+    return names.select(kept)
 
 
 def split_concepts(names: Names, held_out: int, seed: int) -> tuple[Names, Names]:
@@ -102,15 +131,25 @@ class PairSampler:
 
     A concept of n names is drawn like log(1 + n) times the greatest weight of its sources; of its names, one of a language with N names in all
     like N ** (exponent - 1), so that English does not drown Thai; the second name is asked to be of
-    another language in a `cross_lingual` share of the draws, where the concept has one.
+    another language in a `cross_lingual` share of the draws, and of another source (an ontology's with Wikidata's)
+    in a `cross_source` share, where the concept has one.
     """
 
-    def __init__(self, names: Names, *, cross_lingual: float, exponent: float, seed: int) -> None:
+    def __init__(
+        self,
+        names: Names,
+        *,
+        cross_lingual: float,
+        cross_source: float = 0.0,
+        exponent: float,
+        seed: int,
+    ) -> None:
         concepts = _pairable(names)
         if len(concepts) == 0:
             raise UsageError("nothing to train on: no concept has two different names")
         self.names = names
-        self._cross = cross_lingual
+        self._cross_lingual = cross_lingual
+        self._cross_source = cross_source
         self._seed = seed
         weights = _language_weights(names, exponent)
         self.concepts = len(concepts)  # that pairs can be drawn of
@@ -168,13 +207,16 @@ class PairSampler:
 
         first = draw(np.arange(count))
         second = draw(np.arange(count))
-        want_cross = rng.random(count) < self._cross
-        for attempt in range(
-            24
-        ):  # redraw what is the same name, or (at first) of the same language
+        language, source = self.names.language, self.names.source
+        other_language = rng.random(count) < self._cross_lingual
+        other_source = np.zeros(count, dtype=np.bool_)
+        if self._cross_source:
+            other_source = rng.random(count) < self._cross_source
+        for attempt in range(24):  # redraw what is the same name, or (at first) not what was asked
             same = self.names.key[first] == self.names.key[second]
             if attempt < 8:
-                same |= want_cross & (self.names.language[first] == self.names.language[second])
+                same |= other_language & (language[first] == language[second])
+                same |= other_source & (source[first] == source[second])
             rows = np.flatnonzero(same)
             if len(rows) == 0:
                 break

@@ -169,7 +169,9 @@ def _forget_sources(config: BuildConfig) -> None:
 
 def _train(config: BuildConfig, tables: str, show: Callable[[str], Report]) -> Path:
     """The trained and exported encoder's directory."""
-    from index_builder.export import export_encoder  # torch: only where something is trained
+    from index_builder.card import write_card  # torch: only where something is trained
+    from index_builder.export import export_encoder
+    from index_builder.launch import launch_training
     from index_builder.pairs import read_names
     from index_builder.train import train_encoder
 
@@ -181,13 +183,17 @@ def _train(config: BuildConfig, tables: str, show: Callable[[str], Report]) -> P
     names = read_names(directory, config.train.source_weights)
     base = Path(config.train.base_model)
     base_files = file_stats(base) if base.is_dir() else []
-    stamp = fingerprint(
-        "training", stamp, config.train.model_dump(exclude_defaults=True), base_files
-    )
+    settings = config.train.model_dump(exclude_defaults=True, exclude={"processes"})
+    stamp = fingerprint("training", stamp, settings, base_files)
+    name = f"{config.name}-{stamp[:8]}"
     report = show("training")
     with _stage(layout.training, stamp) as work:
         if work:
-            train_encoder(names, config.train, layout.training, report)
+            if config.train.processes > 1:
+                launch_training(directory, config.train, layout.training, report)
+            else:
+                train_encoder(names, config.train, layout.training, report)
+            write_card(layout.training, directory, config.train, name)
     report(1, 1, "trained")
     report = show("encoder")
     with _stage(layout.encoder, fingerprint("encoder", stamp, config.quantize)) as work:
@@ -196,7 +202,7 @@ def _train(config: BuildConfig, tables: str, show: Callable[[str], Report]) -> P
             export_encoder(
                 layout.training / "model",
                 layout.encoder / "onnx",
-                name=f"{config.name}-{stamp[:8]}",
+                name=name,
                 pooling=config.train.pooling,
                 max_length=config.train.max_length,
                 quantize=config.quantize,

@@ -5,22 +5,28 @@ training/checkpoint/      weights, optimizer state (safetensors) and step of the
 training/neighbours-STEP.safetensors  the hard negatives in force from a step on
 training/metrics.jsonl    step, loss, learning rate; validation recall@1 at checkpoints
 training/model/           the trained model and tokenizer, in the hub's layout; README.md is its card
+
+Launched in several processes (launch.py), each encodes its share of a batch; the loss is that of the whole batch.
 """
 
 import json
-import shutil
 from collections.abc import Callable
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate import PartialState
+from accelerate.utils import reduce
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
+from bioelx_mcp.errors import UsageError
 from bioelx_mcp.manifest import write_atomically
+from index_builder.checkpoint import load_checkpoint, save_checkpoint
 from index_builder.config import Report, TrainConfig
 from index_builder.losses import make_loss
 from index_builder.mining import mine_neighbours
@@ -33,81 +39,117 @@ from index_builder.model import (
     save_model,
     tokenize,
 )
-from index_builder.pairs import Names, PairSampler, sample_texts, split_concepts
+from index_builder.pairs import Names, PairSampler, cap_names, sample_texts, split_concepts
 
+METRICS_FILE = "metrics.jsonl"
 _LOG_EVERY = 20
 _TOKENIZER_NAMES = 500_000  # names that a tokenizer from scratch learns from
+_PATIENCE = timedelta(hours=6)  # of the other processes, while the first mines or validates
 
 
 def train_encoder(names: Names, config: TrainConfig, directory: Path, progress: Report) -> Path:
     """Train (or go on training) in `directory`; the directory of the trained model comes back."""
+    state = PartialState(cpu=not torch.cuda.is_available(), timeout=_PATIENCE)
     training, validation = split_concepts(names, config.validation_concepts, config.seed)
+    training = cap_names(training, config.names_per_concept, config.language_exponent, config.seed)
     sampler = PairSampler(
         training,
         cross_lingual=config.cross_lingual,
+        cross_source=config.cross_source,
         exponent=config.language_exponent,
         seed=config.seed,
     )
     # No more pairs than concepts: of a few concepts the miner's triplets would grow with the cube of the batch.
     pairs = min(config.batch_pairs, sampler.concepts)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if pairs < state.num_processes:
+        raise UsageError(
+            f"a batch of {pairs} pairs cannot be shared by {state.num_processes} processes"
+        )
     base = directory / "base"
-    if not base.exists():
-        texts = sample_texts(training, _TOKENIZER_NAMES, config.language_exponent, config.seed)
-        encoder, tokenizer = load_model(config, texts)
-        fresh = base.with_suffix(".new")
-        save_model(encoder, tokenizer, fresh)
-        fresh.rename(base)
+    with state.main_process_first():
+        if not base.exists():
+            texts = sample_texts(training, _TOKENIZER_NAMES, config.language_exponent, config.seed)
+            fresh = base.with_suffix(".new")
+            save_model(*load_model(config, texts), fresh)
+            fresh.rename(base)
     encoder, tokenizer = reload_model(base, config.pooling)
-    encoder.to(device).train()
+    encoder.to(state.device).train()
     optimizer = torch.optim.AdamW(
         encoder.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
     )
     loss_of = make_loss(config)
-    start = _resume(directory / "checkpoint", encoder, optimizer)
-    _forget_metrics(directory / "metrics.jsonl", start)
+    start = load_checkpoint(directory / "checkpoint", encoder, optimizer)
+    if state.is_main_process:
+        _forget_metrics(directory / METRICS_FILE, start)
     recall = float("nan")
     neighbours: NDArray[np.int32] | None = None
-    with (directory / "metrics.jsonl").open("a", encoding="utf-8") as metrics:
-        for step in range(start, config.steps):
-            torch.manual_seed(config.seed * 1_000_003 + step)  # dropout, the same after a resume
-            rate = config.learning_rate * _schedule(step, config)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            if config.hard_negatives and (step == start or step % config.mining_steps == 0):
+    for step in range(start, config.steps):
+        # dropout: the same after a resume, another in each process
+        torch.manual_seed(config.seed * 1_000_003 + step + 500_009 * state.process_index)
+        rate = config.learning_rate * _schedule(step, config)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        if config.hard_negatives and (step == start or step % config.mining_steps == 0):
+            with state.main_process_first():  # the others find the file
                 neighbours = _neighbours(directory, step, encoder, tokenizer, sampler, config)
-            first, second = sampler.sample_pairs(step, pairs, neighbours, config.hard_negatives)
-            rows = np.concatenate([first, second])
-            ids, mask = tokenize(tokenizer, training.text(rows), config.max_length)
-            labels, keys = (
-                torch.from_numpy(a[rows]).to(device) for a in (training.concept, training.key)
-            )
-            optimizer.zero_grad()
-            batch_loss = partial(loss_of, labels=labels, keys=keys)
-            loss = _backward(encoder, ids.to(device), mask.to(device), batch_loss, config)
-            nn.utils.clip_grad_norm_(encoder.parameters(), 1.0)
-            optimizer.step()
-            done = step + 1
-            if (
-                done % _LOG_EVERY == 0
-                or done % config.checkpoint_steps == 0
-                or done == config.steps
-            ):
-                line = {"step": done, "loss": round(loss.item(), 5), "learning_rate": rate}
-                if done % config.checkpoint_steps == 0 or done == config.steps:
-                    recall = validation_recall(encoder, tokenizer, validation, training, config)
-                    line["validation_recall@1"] = round(recall, 4)
-                metrics.write(json.dumps(line) + "\n")
-                metrics.flush()
-                progress(
-                    done, config.steps, f"loss {loss.item():.3f} · validation recall@1 {recall:.3f}"
-                )
-            if done % config.checkpoint_steps == 0 and done < config.steps:
-                _checkpoint(directory / "checkpoint", encoder, optimizer, done)
+        first, second = sampler.sample_pairs(step, pairs, neighbours, config.hard_negatives)
+        rows = np.concatenate([first, second])
+        mine = np.arange(state.process_index, len(rows), state.num_processes)
+        ids, mask = tokenize(tokenizer, training.text(rows[mine]), config.max_length)
+        labels, keys, own = (
+            torch.from_numpy(a).to(state.device)
+            for a in (training.concept[rows], training.key[rows], mine)
+        )
+        optimizer.zero_grad()
+        share_loss = partial(
+            _whole_loss, partial(loss_of, labels=labels, keys=keys), own, len(rows)
+        )
+        loss = _backward(encoder, ids.to(state.device), mask.to(state.device), share_loss, config)
+        if state.num_processes > 1:
+            for weight in encoder.parameters():
+                weight.grad = None if weight.grad is None else reduce(weight.grad, "sum")
+        nn.utils.clip_grad_norm_(encoder.parameters(), 1.0)
+        optimizer.step()
+        done = step + 1
+        checkpoint = done % config.checkpoint_steps == 0
+        if not state.is_main_process or not (
+            checkpoint or done % _LOG_EVERY == 0 or done == config.steps
+        ):
+            continue
+        line = {"step": done, "loss": round(loss.item(), 5), "learning_rate": rate}
+        if checkpoint or done == config.steps:
+            recall = validation_recall(encoder, tokenizer, validation, training, config)
+            line["validation_recall@1"] = round(recall, 4)
+        with (directory / METRICS_FILE).open("a", encoding="utf-8") as metrics:
+            metrics.write(json.dumps(line) + "\n")
+        progress(done, config.steps, render_metrics(loss.item(), recall))
+        if checkpoint and done < config.steps:
+            save_checkpoint(directory / "checkpoint", encoder, optimizer, done)
     model = directory / "model"
-    save_model(encoder.eval(), tokenizer, model)
-    _write_card(model / "README.md", config, names, recall)
+    if state.is_main_process:
+        save_model(encoder.eval(), tokenizer, model)
+    state.wait_for_everyone()
     return model
+
+
+def render_metrics(loss: float, recall: float) -> str:
+    """What a training shows of itself."""
+    return f"loss {loss:.3f} · validation recall@1 {recall:.3f}"
+
+
+def _whole_loss(
+    loss_of: Callable[[Tensor], Tensor], own: Tensor, count: int, vectors: Tensor
+) -> Tensor:
+    """The loss of a batch of `count` names, of which `vectors` are the rows `own`: the gradient flows to these alone.
+
+    Each process has its rows and computes the whole loss; the gradients of the weights, added up over the
+    processes, are then those of one process with all rows.
+    """
+    if len(own) == count:
+        return loss_of(vectors)
+    whole = vectors.new_zeros(count, vectors.shape[1])
+    whole[own] = vectors.detach()
+    return loss_of(reduce(whole, "sum").index_copy(0, own, vectors))
 
 
 def _backward(
@@ -216,60 +258,8 @@ def _neighbours(
     return found
 
 
-def _checkpoint(
-    directory: Path, encoder: nn.Module, optimizer: torch.optim.Optimizer, step: int
-) -> None:
-    fresh = directory.with_suffix(".new")
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
-    save_file(
-        {n: p.detach().contiguous() for n, p in encoder.named_parameters()},
-        fresh / "weights.safetensors",
-    )
-    states = optimizer.state_dict()["state"]
-    moments = {f"{i}.{n}": v.contiguous() for i, state in states.items() for n, v in state.items()}
-    save_file(moments, fresh / "optimizer.safetensors")
-    (fresh / "step.json").write_text(json.dumps({"step": step}), encoding="utf-8")
-    old = directory.with_suffix(".old")
-    shutil.rmtree(old, ignore_errors=True)
-    if directory.exists():
-        directory.rename(old)
-    fresh.rename(directory)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _resume(directory: Path, encoder: nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    """Load the last whole checkpoint, if there is one; the step to go on from."""
-    for place in (directory, directory.with_suffix(".old")):
-        if (place / "step.json").exists():
-            break
-    else:
-        return 0
-    encoder.load_state_dict(load_file(place / "weights.safetensors"), strict=False)
-    states: dict[int, dict[str, torch.Tensor]] = {}
-    for name, value in load_file(place / "optimizer.safetensors").items():
-        number, _, field = name.partition(".")
-        states.setdefault(int(number), {})[field] = value
-    optimizer.load_state_dict(
-        {"state": states, "param_groups": optimizer.state_dict()["param_groups"]}
-    )
-    return int(json.loads((place / "step.json").read_text(encoding="utf-8"))["step"])
-
-
 def _forget_metrics(path: Path, start: int) -> None:
     """Drop the lines after step `start`: those steps are done again."""
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
     kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= start]
     write_atomically(path, "".join(kept))
-
-
-def _write_card(path: Path, config: TrainConfig, names: Names, recall: float) -> None:
-    settings = "\n".join(f"| {key} | {value} |" for key, value in config.model_dump().items())
-    path.write_text(
-        "# Biomedical name encoder\n\n"
-        "Trained by SapBERT self-alignment (Liu et al., NAACL 2021) with `bioelx-mcp build-index`.\n\n"
-        f"Names: {len(names):,} of {len(np.unique(names.concept)):,} concepts in "
-        f"{len(np.unique(names.language))} languages. Validation recall@1: {recall:.3f}.\n\n"
-        f"| setting | value |\n|---|---|\n{settings}\n",
-        encoding="utf-8",
-    )

@@ -20,6 +20,7 @@ def names() -> Names:
         pa.array(texts, pa.large_string()),
         np.repeat(np.arange(10, 10 + len(ANGLES)), 2).astype(np.int64),
         np.zeros(len(texts), dtype=np.int64),
+        np.zeros(len(texts), dtype=np.int64),
         np.array([keys.index(text) for text in texts], dtype=np.int64),
         np.ones(len(texts)),
     )

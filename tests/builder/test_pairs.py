@@ -13,12 +13,19 @@ from hypothesis import strategies as st
 from bioelx_mcp.errors import UsageError
 from bioelx_mcp.manifest import ALIASES_SCHEMA
 from bioelx_mcp.text import normalize_alias
-from index_builder.pairs import Names, PairSampler, read_names, sample_texts, split_concepts
+from index_builder.pairs import (
+    Names,
+    PairSampler,
+    cap_names,
+    read_names,
+    sample_texts,
+    split_concepts,
+)
 
 Row = tuple[int, str, str]  # concept, text, language
 
 
-def names(rows: Sequence[Row], weights: Sequence[float] = ()) -> Names:
+def names(rows: Sequence[Row], weights: Sequence[float] = (), sources: Sequence[int] = ()) -> Names:
     """Names in the order of their concepts, as `read_names` gives them."""
     rows = sorted(rows, key=lambda row: row[0])
     texts = [text for _, text, _ in rows]
@@ -28,6 +35,7 @@ def names(rows: Sequence[Row], weights: Sequence[float] = ()) -> Names:
         pa.array(texts, pa.large_string()),
         np.array([concept for concept, _, _ in rows], dtype=np.int64),
         np.array([languages.index(language) for _, _, language in rows], dtype=np.int64),
+        np.array(sources or [0] * len(rows), dtype=np.int64),
         np.array([keys.index(normalize_alias(text)) for text in texts], dtype=np.int64),
         np.array(weights or [1.0] * len(rows)),
     )
@@ -93,6 +101,44 @@ def test_a_concept_of_one_language_gives_pairs_though_two_languages_are_asked_fo
         names([(0, "a", "x"), (0, "b", "x"), (1, "c", "y")]), cross=1.0
     ).sample_pairs(0, 50)
     assert len(first) == 50
+
+
+def test_a_pair_joins_two_sources_where_it_is_asked_and_can() -> None:
+    """Of ten names of a concept two are in source 1, those of concept 0 all in source 0."""
+    rows = [(i, f"{n}{i}", "x") for i in range(20) for n in range(10)]
+    of = names(rows, sources=[int(n < 2 and i > 0) for i in range(20) for n in range(10)])
+
+    def joined(share: float) -> float:
+        draws = PairSampler(of, cross_lingual=0.0, cross_source=share, exponent=0.5, seed=0)
+        first, second = draws.sample_pairs(0, 4000)
+        assert len(first) == 4000
+        return float(np.mean((of.source[first] != of.source[second])[of.concept[first] > 0]))
+
+    chance = 2 * 0.2 * 0.8 * 10 / 9
+    assert joined(0.0) == pytest.approx(chance, abs=0.04)
+    assert joined(1.0) > 0.9
+    assert joined(0.5) == pytest.approx((joined(1.0) + chance) / 2, abs=0.04)
+
+
+@pytest.mark.parametrize("exponent", [0.0, 1.0])
+def test_a_cap_takes_of_every_concept_its_names_in_balanced_languages(exponent: float) -> None:
+    """Each concept has 18 names in language x and 2 in y; concept 50 has three in all."""
+    rows = [(i, f"{n}{i}", "y" if n < 2 else "x") for i in range(50) for n in range(20)]
+    of = names([*rows, *((50, text, "x") for text in "abc")])
+    few = cap_names(of, 4, exponent, seed=0)
+    assert np.bincount(few.concept).tolist() == [4] * 50 + [3]
+    assert np.all(np.diff(few.concept) >= 0)
+    rare = float(np.mean(few.language[few.concept < 50] == 1))
+    assert rare == pytest.approx(0.1, abs=0.05) if exponent else rare > 0.3
+    again = cap_names(of, 4, exponent, seed=0)
+    assert again.texts.to_pylist() == few.texts.to_pylist()
+    assert set(few.texts.to_pylist()) != set(cap_names(of, 4, exponent, seed=1).texts.to_pylist())
+
+
+def test_without_a_cap_or_below_it_every_name_stays() -> None:
+    of = names([(0, "a", "x"), (0, "b", "x"), (1, "c", "x")])
+    assert cap_names(of, 0, 0.5, seed=0) is of
+    assert cap_names(of, 2, 0.5, seed=0) is of
 
 
 @pytest.mark.parametrize(("exponent", "share"), [(1.0, 0.1), (0.5, 0.25), (0.0, 5 / 12)])
@@ -172,7 +218,12 @@ def test_names_of_a_table_in_many_row_groups_have_one_code_a_value_and_their_sou
     assert of.key.tolist() == [0, 1, 1, 2, 0]
     assert of.language.tolist() == [0, 1, 0, 2, 1]
     assert of.weight.tolist() == [0.5, 1.0, 2.0, 1.0, 2.0]
+    assert of.source.tolist() == [0, 1, 2, 3, 4]
     assert len(of) == 5
+    rest = read_names(tmp_path, {"k": 0.0, "l": 0.0})  # a name of k and of m stays
+    assert rest.texts.to_pylist() == ["b", "c", "A"]
+    assert rest.concept.tolist() == [1, 1, 2]
+    assert rest.weight.tolist() == [1.0, 1.0, 1.0]
 
 
 def test_a_share_of_the_pairs_is_of_neighbours_of_the_others() -> None:

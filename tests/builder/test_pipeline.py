@@ -279,6 +279,8 @@ def test_a_build_from_scratch_trains_once_and_later_settings_reuse_the_encoder(
     assert (
         len(AliasIndex(out).encoder.encode(["zaza sima"])[0]) == manifest.encoder.dimension == 128
     )
+    card = (out / "build" / "encoder" / "onnx" / "README.md").read_text(encoding="utf-8")
+    assert card.split("# ")[1].startswith(f"{manifest.encoder.name}: ")
     kept = files(out / "build")
     assert "training-tables/aliases.parquet" in kept
     assert build_index(BuildConfig.parse(data, "options")) == manifest
