@@ -113,6 +113,11 @@ class AliasIndex:
             matrix = flat.to_numpy(zero_copy_only=False).astype(np.float32)
             self._vectors = matrix.reshape(-1, self.manifest.encoder.dimension)
 
+    @property
+    def concepts(self) -> pa.Table:
+        """The concepts table (`manifest.CONCEPTS_SCHEMA`), one row a concept."""
+        return self._concepts
+
     def concept(self, row: int) -> Concept:
         """The concept of a row of the concepts table."""
         values: dict[str, Any] = {
