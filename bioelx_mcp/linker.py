@@ -63,6 +63,11 @@ class Linker:
         return self._index
 
     @property
+    def ranks(self) -> bool:
+        """Whether there is a ranker; without one the retrieval order stands."""
+        return self._ranker.backend is not None
+
+    @property
     def manifest(self) -> Manifest:
         return self._index.manifest
 

@@ -62,7 +62,8 @@ class Prediction(_Row):
     """What was asked, what is right, and what came: the first candidates, and the right one where it ranks lower.
 
     `number` is the query's place in the dataset; `right` the concepts of the index that are right (none: not covered);
-    `rank` that of the first right one; `answer` the id that was answered, None for NIL.
+    `rank` that of the first right one; `answer` the id that was answered, None for NIL. Equal mentions are asked once:
+    the seconds of all but the first are 0.
     """
 
     run: str
@@ -82,6 +83,7 @@ class Prediction(_Row):
     ranker: str
     degraded: str
     seconds: float
+    cpu_seconds: float
 
     @property
     def nil(self) -> bool:

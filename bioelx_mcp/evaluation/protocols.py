@@ -136,7 +136,9 @@ class PublishedNames:
         if not self._rules.each_gold:
             return list(queries)
         return [
-            replace(query, gold=frozenset({gold})) for query in queries for gold in sorted(query.gold)
+            replace(query, gold=frozenset({gold}))
+            for query in queries
+            for gold in sorted(query.gold)
         ]
 
     def answer(self, mentions: Sequence[Mention]) -> list[list[Ranking]]:

@@ -24,9 +24,7 @@ DATASETS: dict[str, Reader] = {
 }
 
 
-def read_dataset(
-    name: str, path: Path, *, language: str = "", ids: Path | None = None
-) -> Dataset:
+def read_dataset(name: str, path: Path, *, language: str = "", ids: Path | None = None) -> Dataset:
     """A benchmark by its format, with remarks on what was left out or mended.
 
     Args:

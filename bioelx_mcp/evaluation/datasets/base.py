@@ -62,6 +62,10 @@ class Dataset:
         """How often each reason was given."""
         return dict(Counter(reason for _, reason in self.remarks).most_common())
 
+    def first(self, reason: str) -> str:
+        """Where a reason was given first."""
+        return next(where for where, given in self.remarks if given == reason)
+
     @property
     def checksum(self) -> str:
         """SHA-256 over what is asked and what is right, wherever the files lie: 16 hexadecimal digits."""

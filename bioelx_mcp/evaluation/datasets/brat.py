@@ -121,7 +121,9 @@ def _read(path: Path, language: str, remark: Remark) -> Iterator[Query]:
 def _nil(reference: str) -> bool:
     """Whether a reference names a vocabulary and no concept of it: `UMLS:CUILESS`."""
     _, colon, local = reference.partition(":")
-    return bool(colon) and re.fullmatch(r"CUI-?less|nil|none|-1|-", local, re.IGNORECASE) is not None
+    return (
+        bool(colon) and re.fullmatch(r"CUI-?less|nil|none|-1|-", local, re.IGNORECASE) is not None
+    )
 
 
 def _place(where: str, text: str) -> tuple[str, list[Span]]:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from xml.etree.ElementTree import ParseError, iterparse  # noqa: S405 - entities are refused below
+from xml.etree.ElementTree import ParseError, iterparse
 
 from bioelx_mcp.evaluation.datasets.base import (
     Query,
@@ -25,11 +25,9 @@ def read_mantra(path: Path, language: str, remark: Remark) -> Iterator[Query]:
         UsageError: nothing to read, or a file that cannot be understood.
     """
     files = files_of(path, "*.xml", "*.ann")
-    if any(file.suffix == ".xml" for file in files):
-        found = (q for file in files if file.suffix == ".xml" for q in _read(file, language, remark))
-    else:
-        found = read_brat(path, language, remark)
-    yield from same_span_once(found)
+    marked = [file for file in files if file.suffix == ".xml"]
+    found: Iterator[Query] = (query for file in marked for query in _read(file, language, remark))
+    yield from same_span_once(found if marked else read_brat(path, language, remark))
 
 
 def _read(path: Path, language: str, remark: Remark) -> Iterator[Query]:

@@ -8,6 +8,7 @@ from bioelx_mcp.evaluation.datasets.base import (
     NO_MENTION,
     Query,
     Remark,
+    Span,
     files_of,
     group_of,
     make_query,
@@ -58,10 +59,9 @@ def _read(path: Path, language: str, remark: Remark) -> Iterator[Query]:
         parts = cells[6].split("|") if len(cells) > 6 else []
         each = ids.split("|")
         span = (int(cells[1]), int(cells[2]))
+        asked: list[tuple[str, str, list[Span]]] = [(mention, ids, [span])]
         if len(parts) == len(each) > 1:  # the parts are no text of the document: no offsets
             asked = [(part, one, []) for part, one in zip(parts, each, strict=True)]
-        else:
-            asked = [(mention, ids, [span])]
         for name, gold, spans in asked:
             query = make_query(
                 name,
