@@ -286,7 +286,7 @@ def test_a_run_does_not_go_on_with_another_ranker(
     evaluate_linker(linker, dataset(one, two), ranked=2, predictions=out)
     kept = out.read_text(encoding="utf-8").splitlines(keepends=True)[0]
     out.write_text(kept.replace("made/ranker", "old/ranker"), encoding="utf-8")
-    with pytest.raises(UsageError, match="was begun with the ranker 'made/ranker.*now it is 'old"):
+    with pytest.raises(UsageError, match=r"was begun with the ranker 'made/ranker.*now it is 'old"):
         evaluate_linker(linker, dataset(one, two), ranked=2, predictions=out)
 
 

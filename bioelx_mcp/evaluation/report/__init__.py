@@ -95,7 +95,11 @@ def _section(runs: list[Run]) -> dict[str, Any]:
         for i, run in enumerate(runs)
         for column in (1, 2)
     ]
-    calibrated = [run for run in runs if "calibration" in run.result]
+    calibrated = [
+        (f"s{i % 6}", _reliability(run))
+        for i, run in enumerate(runs)
+        if "calibration" in run.result
+    ]
     return {
         "runs": runs,
         "title": f"{first.result['dataset']['name']}, protocol {first.result['protocol']}",
@@ -104,10 +108,7 @@ def _section(runs: list[Run]) -> dict[str, Any]:
         "bars_over": part,
         "bars": bar_chart(f"recall@1 by language, {part} queries, percent", bars, beside),
         "curve": line_chart("recall@k", [c for c in curves if c[1]], (1, 5, 10, 64)),
-        "calibrated": calibrated,
-        "reliability": reliability_chart("reliability", [_reliability(r) for r in calibrated])
-        if calibrated
-        else "",
+        "reliability": reliability_chart("reliability", calibrated) if calibrated else "",
         "compared": compare_runs(runs),
         "errors": [(run, *errors_of(run)) for run in runs],
     }

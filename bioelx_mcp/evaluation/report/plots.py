@@ -72,7 +72,9 @@ def bar_chart(
         height += len(bars) * _ROW + 7
     grid = [
         _tag("path", d=f"M{x(tick):.1f} {top}V{height}", class_="grid")
-        + _text(x(tick), height + 12, f"{tick:.3g}", anchor="middle")
+        + _text(
+            x(tick), height + 12, f"{tick:,.0f}" if most >= 10 else f"{tick:.3g}", anchor="middle"
+        )
         for tick in (0.0, most / 4, most / 2, most * 3 / 4, most)
     ]
     return _svg(label, height + 18, [*grid, *parts])
@@ -109,8 +111,8 @@ def line_chart(
     return _svg(label, height + 14, parts)
 
 
-def reliability_chart(label: str, series: Sequence[Sequence[Point]]) -> Markup:
-    """Accuracy over confidence, both in [0, 1]; on the diagonal the scores are probabilities."""
+def reliability_chart(label: str, series: Sequence[tuple[str, Sequence[Point]]]) -> Markup:
+    """Accuracy over confidence, both in [0, 1]; on the diagonal the scores are probabilities. Classes as above."""
     size = 240
 
     def x(value: float) -> float:
@@ -124,12 +126,11 @@ def reliability_chart(label: str, series: Sequence[Sequence[Point]]) -> Markup:
         parts.append(_tag("path", d=f"M{x(0)} {y(tick)}H{x(1)}", class_="grid"))
         parts.append(_text(_LEFT - 6, y(tick) + 4, f"{tick:g}", anchor="end"))
         parts.append(_text(x(tick), size + 22, f"{tick:g}", anchor="middle"))
-    for number, points in enumerate(series):
+    for classes, points in series:
         path = "M" + "L".join(f"{x(point.x):.1f} {y(point.y):.1f}" for point in points)
-        parts.append(_tag("path", d=path, class_=f"line s{number % 6}"))
+        parts.append(_tag("path", d=path, class_=f"line {classes}"))
         parts += [
-            _tag("circle", p.title, cx=x(p.x), cy=y(p.y), r=4, class_=f"s{number % 6}")
-            for p in points
+            _tag("circle", p.title, cx=x(p.x), cy=y(p.y), r=4, class_=classes) for p in points
         ]
     return _svg(label, size + 28, parts)
 
