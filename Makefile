@@ -57,6 +57,7 @@ golden: $(BIN)/.dev ## write the golden files anew; read the diff
 bench: $(BIN)/.dev ## the open knowledge base: build, measure beside TF-IDF, write benchmarks/results
 	$(BIN)/bioelx-mcp build-index --config examples/open-kb.toml
 	$(BIN)/python benchmarks/retrieval.py --index build/open-kb --shared $(SHARED) --out benchmarks/results/retrieval.json
+	$(BIN)/python benchmarks/accuracy.py --index build/open-kb --shared $(SHARED) --out benchmarks/results/accuracy.json
 
 bench-sources: $(BIN)/.dev ## reading: a UMLS release of 5 million rows, a Wikidata dump of 2 GB, foldings
 	$(BIN)/python benchmarks/umls_tables.py --rows 5000000 --out benchmarks/results/umls_tables.json
