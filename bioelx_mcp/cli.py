@@ -341,7 +341,7 @@ def evaluate(
         )
     system, speed = result["system"], result["speed"]
     typer.echo(
-        f"{dataset}, {len(read.queries)} queries, protocol {protocol}, index {system['index']}, "
+        f"{dataset}, {result['dataset']['queries']} queries, protocol {protocol}, index {system['index']}, "
         f"ranker {system['ranker'] or 'none'}; recall in percent, covered / all\n"
     )
     typer.echo(render_table(result))

@@ -23,8 +23,8 @@ from bioelx_mcp.evaluation.datasets.xlbel import ALL_AGAIN
 DATA = Path(__file__).parent / "data" / "evaluation"
 
 
-def read(name: str, path: str, **options: str) -> Dataset:
-    return read_dataset(name, DATA / path, **options)
+def read(name: str, path: str, language: str = "") -> Dataset:
+    return read_dataset(name, DATA / path, language=language)
 
 
 def told(dataset: Dataset) -> list[tuple[object, ...]]:

@@ -31,7 +31,7 @@ def test_an_interval_lies_around_what_was_measured_or_at_least_in_its_range(
 
 def test_an_interval_of_a_share_is_that_of_the_binomial() -> None:
     told = intervals(right(50, 100), [""] * 100)["de"]["all_recall@1"]
-    assert told == (pytest.approx(40, abs=1.5), pytest.approx(60, abs=1.5))
+    assert list(told) == pytest.approx([40, 60], abs=1.5)
     assert intervals(right(9, 9), [""] * 9)["average"]["covered_recall@1"] == (100.0, 100.0)
 
 
@@ -73,7 +73,7 @@ def test_a_difference_is_that_of_the_averages_and_turns_its_sign() -> None:
     forth, back = (
         paired_test(a, b, units)["recall@1"] for a, b in ((ours, theirs), (theirs, ours))
     )
-    assert (forth["difference"], back["difference"]) == (pytest.approx(10), pytest.approx(-10))
+    assert [forth["difference"], back["difference"]] == pytest.approx([10, -10])
     assert forth["p"] == back["p"]
 
 
@@ -85,4 +85,4 @@ def test_p_is_that_of_all_signs() -> None:
 
 def test_what_differs_within_one_document_is_one_difference() -> None:
     told = paired_test(right(9, 9), right(0, 9), ["d"] * 9)["recall@1"]
-    assert (told["difference"], told["p"]) == (pytest.approx(100.0), 1.0)
+    assert [told["difference"], told["p"]] == pytest.approx([100.0, 1.0])

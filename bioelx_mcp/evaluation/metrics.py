@@ -116,7 +116,7 @@ def calibration(scores: Sequence[tuple[float, bool]]) -> dict[str, Any]:
     """How far the scores are from being probabilities: expected calibration error, and its ten bins.
 
     Equal-width bins, weighted by their size: Naeini et al., Obtaining well calibrated probabilities using Bayesian
-    binning (AAAI 2015), section 2.
+    binning (AAAI 2015).
 
     Args:
         scores: (rank score in [0, 1] of the first candidate, whether it is right) of each query.

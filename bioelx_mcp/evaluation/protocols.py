@@ -115,7 +115,6 @@ class PublishedNames:
             raise UsageError(f"no published protocol for {dataset!r}; there are those of {known}")
         self._index = linker.index
         self._rules = rules
-        self._limit = limit
         self._rows = _rows(self._index, rules.english_of)
         if not len(self._rows):
             wanted = ", ".join(sorted(rules.english_of))
@@ -127,9 +126,8 @@ class PublishedNames:
         if rules.lower:
             names = [name.lower() for name in names]
         distinct = {name: number for number, name in enumerate(dict.fromkeys(names))}
-        vectors = self._index.encoder.encode(list(distinct))
         self._name = np.array([distinct[name] for name in names])
-        self._vectors = vectors
+        self._vectors = self._index.encoder.encode(list(distinct))
         self._limit = min(limit, len(self._rows))
 
     def queries(self, queries: Sequence[Query]) -> list[Query]:

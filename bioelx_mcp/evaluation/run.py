@@ -118,6 +118,7 @@ def evaluate_linker(
             "name": dataset.name,
             "file": dataset.path.name,
             "checksum": dataset.checksum,
+            "queries": len(queries),
             "remarks": dataset.reasons,
         },
         "protocol": protocol,

@@ -22,7 +22,7 @@ def intervals(
 ) -> dict[str, dict[str, tuple[float, float]]]:
     """95% percentile intervals of every metric, by language and for their `average`.
 
-    Efron and Tibshirani, An introduction to the bootstrap (1993), chapter 13; clusters as in chapter 8.
+    Efron and Tibshirani, An introduction to the bootstrap (1993), chapter 13; what is drawn is a cluster.
 
     Args:
         outcomes: one a query.
@@ -56,7 +56,7 @@ def paired_test(
 
     `p` is that of a two-sided paired randomisation test: were the runs alike, each unit's difference could as
     well have the other sign. Noreen, Computer-intensive methods for testing hypotheses (1989); Dror et al., The
-    hitchhiker's guide to testing statistical significance in NLP (ACL 2018), section 3.2.
+    hitchhiker's guide to testing statistical significance in NLP (ACL 2018).
 
     Args:
         ours: outcomes of one run.
