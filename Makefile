@@ -57,6 +57,7 @@ golden: $(BIN)/.dev ## write the golden files anew; read the diff
 bench: $(BIN)/.dev ## the open knowledge base: build, measure beside TF-IDF, write benchmarks/results
 	$(BIN)/bioelx-mcp build-index --config examples/open-kb.toml
 	$(BIN)/python benchmarks/retrieval.py --index build/open-kb --shared $(SHARED) --out benchmarks/results/retrieval.json
+	$(BIN)/python benchmarks/accuracy.py --index build/open-kb --shared $(SHARED) --out benchmarks/results/accuracy.json
 
 bench-retriever: $(BIN)/.dev ## the retriever beside its peers over one table of names, speed of encoders
 	test -e build/open-kb/manifest.json || $(BIN)/bioelx-mcp build-index --config examples/open-kb.toml

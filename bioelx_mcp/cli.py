@@ -4,7 +4,6 @@ Exit status: 0 done, 1 internal error, 2 usage or bad input, 3 missing extra, 4 
 5 invalid artifact, 6 ranker backend.
 """
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -16,7 +15,7 @@ import typer
 
 from bioelx_mcp import __version__
 from bioelx_mcp.clients import Client, client_block
-from bioelx_mcp.console import echo_json, echo_table, read_mentions, show_progress, warn_degraded
+from bioelx_mcp.console import echo_json, echo_table, progress_bar, read_mentions, warn_degraded
 from bioelx_mcp.errors import BioelxError, UsageError
 from bioelx_mcp.index_cli import app as index_app
 from bioelx_mcp.index_cli import index_card, render_card
@@ -319,35 +318,92 @@ def wikidata_query(
 
 @app.command()
 def evaluate(
-    dataset: Annotated[str, typer.Argument(help="Format of the benchmark: xlbel.")],
+    dataset: Annotated[
+        str,
+        typer.Argument(
+            help="Format of the benchmark: xlbel, mantra, pubtator, wikimed-de-bel, brat, bigbio or jsonl."
+        ),
+    ],
     path: Annotated[Path, typer.Argument(help="Its file or folder.")],
     index: IndexOption = None,
-    out: Annotated[Path | None, typer.Option(help="Write the result as JSON, too.")] = None,
+    ranker_url: RankerOption = None,
+    ranked: Annotated[
+        int, typer.Option(help="Candidates that the ranker orders; 0: retrieval alone.")
+    ] = 10,
+    protocol: Annotated[
+        str,
+        typer.Option(
+            help="`distinct` concepts, or `published`: names, as in the papers on XL-BEL and Mantra."
+        ),
+    ] = "distinct",
+    language: Annotated[str, typer.Option(help="Of a corpus that does not say it; BCP-47.")] = "",
+    ids: Annotated[
+        Path | None, typer.Option(help="Only the documents whose ids this file lists, one a line.")
+    ] = None,
+    retired: Annotated[
+        Path | None,
+        typer.Option(help="MRCUI.RRF of a UMLS release: what retired gold CUIs became."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write the result as JSON, and the predictions beside it as JSON lines; a killed run goes on."
+        ),
+    ] = None,
 ) -> None:
-    """Measure retrieval on a benchmark: recall@1/5/10/64 by language, on covered queries / on all."""
-    from bioelx_mcp.evaluation.datasets import DATASETS
-    from bioelx_mcp.evaluation.run import evaluate_retrieval, render_table
+    """Measure retrieval and ranking on a benchmark: recall by language, on covered queries / on all."""
+    from bioelx_mcp.evaluation.datasets import read_dataset
+    from bioelx_mcp.evaluation.gold import read_retired
+    from bioelx_mcp.evaluation.results import predictions_path, write_result
+    from bioelx_mcp.evaluation.run import evaluate_linker, render_table
 
-    if dataset not in DATASETS:
-        raise UsageError(f"unknown dataset {dataset!r}; known: {', '.join(sorted(DATASETS))}")
-    queries = DATASETS[dataset](path)
-    result = {
-        "dataset": dataset,
-        **evaluate_retrieval(_open(index), queries, progress=show_progress),
-    }
+    if out is not None and out.suffix != ".json":
+        raise UsageError(f"--out {out}: the name of a result ends in .json")
+    read = read_dataset(dataset, path, language=language, ids=ids)
+    for reason, count in read.reasons.items():
+        typer.echo(f"bioelx-mcp: {count} {reason} (first: {read.first(reason)})", err=True)
+    linker = _open(index, ranker_url)
+    with progress_bar("mentions") as progress:
+        result = evaluate_linker(
+            linker,
+            read,
+            protocol=protocol,
+            ranked=ranked if linker.ranks else 0,
+            retired=read_retired(retired) if retired else None,
+            predictions=predictions_path(out) if out else None,
+            progress=progress,
+        )
+    system, speed = result["system"], result["speed"]
     typer.echo(
-        f"{dataset}, {len(queries)} queries, index {result['index']}; recall in percent, covered / all\n"
+        f"{dataset}, {result['dataset']['queries']} queries, protocol {protocol}, index {system['index']}, "
+        f"ranker {system['ranker'] or 'none'}; recall in percent, covered / all\n"
     )
     typer.echo(render_table(result))
-    typer.echo(f"\n{result['mentions_per_second']:.0f} mentions a second on {result['hardware']}")
+    typer.echo(
+        f"\n{speed['mentions_per_second']:.0f} mentions a second, one by one {speed['p50_ms']:.1f} ms "
+        f"(median), on {result['machine']['processor']}, {result['machine']['cores']} cores"
+    )
     if out is not None:
-        try:
-            finite = json.loads(json.dumps(result), parse_constant=lambda _: None)  # no NaN in JSON
-            out.write_text(
-                json.dumps(finite, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-            )
-        except OSError as error:
-            raise UsageError(f"--out {out}: {error}") from error
+        write_result(out, result)
+
+
+@app.command()
+def report(
+    results: Annotated[list[Path], typer.Argument(help="Results that `evaluate --out` wrote.")],
+    out: Annotated[Path, typer.Option(help="The page.")] = Path("report.html"),
+) -> None:
+    """Make one HTML page of results, with plots and an error browser; results on the same queries are compared."""
+    from bioelx_mcp.evaluation.report import render_report
+    from bioelx_mcp.evaluation.results import read_runs, render_comparison
+
+    runs = read_runs(results)
+    try:
+        out.write_text(render_report(runs), encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"--out {out}: {error}") from error
+    if table := render_comparison(runs):
+        typer.echo(table + "\n")
+    typer.echo(f"{out}")
 
 
 @app.command()

@@ -42,6 +42,7 @@ class AliasIndex:
         encoder: the query encoder that made its vectors.
         lexicon: the inverted index of its aliases' character grams.
         vectors: the dense channel.
+        concepts: the concepts table (`manifest.CONCEPTS_SCHEMA`), one row a concept.
     """
 
     def __init__(self, path: Path, *, threads: int = 0) -> None:
@@ -71,7 +72,7 @@ class AliasIndex:
 
     def _check_counts(self, path: Path) -> None:
         vectors = self.vectors.size
-        aliases, concepts = len(self.alias_concept), len(self._concepts)
+        aliases, concepts = len(self.alias_concept), len(self.concepts)
         promised = self.manifest.aliases
         if (aliases, self.lexicon.size, vectors, concepts) != (
             promised,
@@ -103,7 +104,7 @@ class AliasIndex:
         self._row_ids: NDArray[np.uint64] = aliases["row_id"].to_numpy()
         self._keys: NDArray[np.int64] = aliases["key"].to_numpy()
         self._key_rows: NDArray[np.int32] = aliases["key_row"].to_numpy()
-        self._concepts = concepts
+        self.concepts = concepts
         self.alias_renown: NDArray[np.float32] = aliases["renown"].to_numpy()
         self._alias_grams: NDArray[np.float32] = aliases["grams"].to_numpy()
         self._id_keys: NDArray[np.int64] = ids["key"].to_numpy()
@@ -118,21 +119,21 @@ class AliasIndex:
         """
         facets = self._facets.select(filters)
         mask = facets[self._facet]
-        concepts = np.zeros(len(self._concepts), dtype=np.bool_)
+        concepts = np.zeros(len(self.concepts), dtype=np.bool_)
         concepts[self.alias_concept[mask]] = True
         return Scope(np.flatnonzero(facets), mask, concepts)
 
     def label(self, row: int) -> tuple[str, str, tuple[str, ...]]:
         """Id, preferred name and semantic types of the concept of a row: what a candidate shows, without the rest."""
-        columns = (self._concepts[name] for name in ("concept_id", "preferred_name"))
+        columns = (self.concepts[name] for name in ("concept_id", "preferred_name"))
         concept_id, name = (column[row].as_py() for column in columns)
-        return concept_id, name, tuple(self._concepts["semantic_types"][row].as_py())
+        return concept_id, name, tuple(self.concepts["semantic_types"][row].as_py())
 
     def concept(self, row: int) -> Concept:
         """The concept of a row of the concepts table."""
         values: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value
-            for name, value in self._concepts.slice(row, 1).to_pylist()[0].items()
+            for name, value in self.concepts.slice(row, 1).to_pylist()[0].items()
         }
         return Concept(**values)
 
@@ -151,7 +152,7 @@ class AliasIndex:
         if curie is None:
             return None
         for row in self._id_concepts[_equal(self._id_keys, alias_key(curie))].tolist():
-            concept = self._concepts.slice(row, 1)
+            concept = self.concepts.slice(row, 1)
             if curie in (concept["concept_id"][0].as_py(), *concept["alt_ids"][0].as_py()):
                 return int(row)
         return None

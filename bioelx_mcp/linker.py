@@ -58,6 +58,16 @@ class Linker:
         return cls(AliasIndex(directory, threads=settings.threads), settings)
 
     @property
+    def index(self) -> AliasIndex:
+        """The opened index, for evaluation; its rows are no part of the API."""
+        return self._index
+
+    @property
+    def ranks(self) -> bool:
+        """Whether there is a ranker; without one the retrieval order stands."""
+        return self._ranker.backend is not None
+
+    @property
     def manifest(self) -> Manifest:
         return self._index.manifest
 

@@ -213,14 +213,17 @@ def test_an_evaluation_is_printed_and_written_as_json(cli: Cli, tmp_path: Path) 
     )
     result = cli("evaluate", "xlbel", str(dataset), "--out", str(out))
     assert (result.code, result.err) == (0, "")
-    assert result.out.startswith("xlbel, 3 queries, index small-")
-    row = "3 | 2 | 100.0 / 66.7 | 100.0 / 66.7 | 100.0 / 66.7 | 100.0 / 66.7 | 1.000 |"
+    assert result.out.startswith("xlbel, 3 queries, protocol distinct, index small-")
+    row = "3 | 2 | 100.0 / 66.7 | 100.0 / 66.7 | 100.0 / 66.7 | 100.0 / 66.7 | 1.000 | 100.0 to 100.0 |"
     assert f"| de | {row}\n| average | {row}\n" in result.out
     written = json.loads(out.read_text(encoding="utf-8"))
-    assert written["dataset"] == "xlbel" and written["average"]["covered_recall@1"] == 100.0
-    unwritable = cli("evaluate", "xlbel", str(dataset), "--out", str(tmp_path / "no" / "x"))
-    assert (unwritable.code, unwritable.out.split("index")[0]) == (2, result.out.split("index")[0])
-    assert unwritable.err.startswith(f"bioelx-mcp: --out {tmp_path / 'no' / 'x'}: ")
+    assert written["dataset"]["name"] == "xlbel"
+    assert written["average"]["covered_recall@1"] == 100.0
+    rows = (tmp_path / "result.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(row)["rank"] for row in rows] == [1, 1, None]
+    (tmp_path / "file").touch()
+    for name, part in (("x", "ends in .json"), ("file/x.json", "cannot be written")):
+        fails(cli("evaluate", "xlbel", str(dataset), "--out", str(tmp_path / name)), 2, part)
 
 
 def test_an_evaluation_that_covers_nothing_writes_no_nan(cli: Cli, tmp_path: Path) -> None:

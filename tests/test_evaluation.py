@@ -1,4 +1,4 @@
-"""Evaluation: reading benchmarks, scoring ranks, and one run from file to table."""
+"""XL-BEL's files, and scores of ranks by hand-made cases."""
 
 import math
 import tempfile
@@ -6,25 +6,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from conftest import build_small, write_tsv
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bioelx_mcp import __version__
 from bioelx_mcp.errors import UsageError
 from bioelx_mcp.evaluation.datasets import Query, read_xlbel
-from bioelx_mcp.evaluation.metrics import RECALL_AT, Outcome, average, first_right, summarize
-from bioelx_mcp.evaluation.run import evaluate_retrieval, render_table
-from bioelx_mcp.linker import Linker
-from bioelx_mcp.schema import Mention
-
-ROWS = (
-    ("concept_id", "name", "lang", "kind", "alt_ids"),
-    ("MADE:1", "red fever", "en", "preferred", "UMLS:C0000001|UMLS:C0000011"),
-    ("MADE:1", "rotes Fieber", "de", "translation", ""),
-    ("UMLS:C0000002", "blue cough", "en", "preferred", ""),
-    ("UMLS:C0000002", "blauer Husten", "de", "translation", ""),
+from bioelx_mcp.evaluation.metrics import (
+    RECALL_AT,
+    Outcome,
+    average,
+    calibration,
+    first_right,
+    nil_scores,
+    recall_curve,
+    summarize,
 )
+from bioelx_mcp.schema import Mention
 
 
 def ids(*predicted: str) -> list[frozenset[str]]:
@@ -70,7 +67,10 @@ def test_uncovered_queries_are_misses_of_all_and_left_out_of_covered() -> None:
         "all_recall@5": 40.0,
         "all_recall@10": 40.0,
         "all_recall@64": 60.0,
+        "covered_accuracy@1": 25.0,
+        "all_accuracy@1": 20.0,
         "covered_mrr": pytest.approx((1 + 1 / 4 + 1 / 20) / 4),
+        "all_mrr": pytest.approx((1 + 1 / 4 + 1 / 20) / 5),
     }
 
 
@@ -124,9 +124,16 @@ def test_lines_of_both_versions_are_read_with_offset_language_and_place(tmp_path
             frozenset({"UMLS:C0000003"}),
             "de",
             f"{path}:3",
+            spans=((7, 13),),
         ),
         Query(Mention("Husten", "ohne Marke"), frozenset({"UMLS:C0000003"}), "de", f"{path}:4"),
-        Query(Mention("緑", "緑", 0), frozenset({"UMLS:CL000123"}), "de", f"{path}:5"),
+        Query(
+            Mention("緑", "緑", 0),
+            frozenset({"UMLS:CL000123"}),
+            "de",
+            f"{path}:5",
+            spans=((0, 1),),
+        ),
     ]
 
 
@@ -185,72 +192,88 @@ def test_nothing_to_read_is_an_error(tmp_path: Path) -> None:
             read_xlbel(path)
 
 
-@pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Linker:
-    root = tmp_path_factory.mktemp("evaluation")
-    build_small(write_tsv(root / "rows.tsv", ROWS), root / "index")
-    return Linker.open(root / "index")
+def test_an_answer_that_is_no_candidate_in_front_counts_for_accuracy_alone() -> None:
+    summary = summarize([Outcome("de", 1, True, False), Outcome("de", 2, True, True)])
+    assert (summary["all_recall@1"], summary["all_accuracy@1"]) == (50.0, 50.0)
+    nil = summarize([Outcome("de", 1, True, False)])
+    assert (nil["covered_recall@1"], nil["covered_accuracy@1"]) == (100.0, 0.0)
 
 
-def query(mention: str, language: str, *gold: str) -> Query:
-    return Query(Mention(mention), frozenset(gold), language, "here:1")
-
-
-def test_a_mention_that_cannot_be_searched_counts_as_missed(small: Linker) -> None:
-    result = evaluate_retrieval(
-        small,
-        [query("x" * 600, "de", "UMLS:C0000002"), query("blauer Husten", "de", "UMLS:C0000002")],
-    )
-    assert result["languages"]["de"]["covered_recall@1"] == 50.0
-
-
-def test_a_run_counts_alternative_ids_and_tells_what_it_ran(small: Linker) -> None:
-    queries = [
-        query("rotes Fieber", "de", "UMLS:C0000011"),
-        query("blauer Husten", "de", "UMLS:C0000002", "UMLS:C0000009"),
-        query("blauer Husten", "de", "UMLS:C0000009"),
-        query("red fever", "en", "UMLS:C0000002"),
+def test_the_curve_is_the_recall_at_every_k_averaged_over_languages() -> None:
+    outcomes = [
+        Outcome("de", 1, True),
+        Outcome("de", 3, True),
+        Outcome("th", None, True),
+        Outcome("th", None, False),
+        Outcome("ko", None, False),
     ]
-    seen: list[tuple[int, int]] = []
-    result = evaluate_retrieval(small, queries, progress=lambda *done: seen.append(done))
-    german, english = result["languages"]["de"], result["languages"]["en"]
-    assert (german["queries"], german["covered"]) == (3, 2)
-    assert (german["covered_recall@1"], german["covered_mrr"]) == (100.0, 1.0)
-    assert german["all_recall@1"] == pytest.approx(200 / 3)
-    assert (english["covered_recall@1"], english["covered_recall@5"]) == (0.0, 100.0)
-    assert english["covered_mrr"] == 0.5
-    assert result["average"]["covered_recall@1"] == 50.0
-    assert seen == [(4, 4)] and result["mentions_per_second"] > 0
-    manifest = small.manifest
-    assert (result["index"], result["encoder"]) == (manifest.index_id, manifest.encoder.name)
-    assert (result["limit"], result["version"]) == (64, __version__)
-    assert {"commit", "hardware"} <= set(result)
+    curve = {k: (covered, of_all) for k, covered, of_all in recall_curve(outcomes)}
+    assert list(curve[1]) == pytest.approx([25.0, 50 / 3])
+    assert curve[2] == curve[1] and list(curve[3]) == pytest.approx([50.0, 100 / 3])
+    assert recall_curve([])[0][0] == 1 and math.isnan(recall_curve([])[0][1])
 
 
-def test_a_limit_of_one_loses_what_ranks_second(small: Linker) -> None:
-    result = evaluate_retrieval(small, [query("red fever", "en", "UMLS:C0000002")], limit=1)
-    assert result["average"]["covered_recall@64"] == 0.0
+def test_nil_has_a_precision_a_recall_and_an_f1_of_its_own() -> None:
+    told = nil_scores(
+        [
+            (False, False, True),  # linked rightly
+            (False, False, False),  # linked wrongly
+            (False, True, False),  # a concept was there, NIL was said
+            (True, True, False),  # NIL, and said so
+            (True, False, False),  # NIL, and linked
+        ]
+    )
+    assert told["linking"] == {
+        **{"right": 1, "answered": 3, "gold": 3},
+        **{"precision": pytest.approx(100 / 3), "recall": pytest.approx(100 / 3)},
+        "f1": pytest.approx(100 / 3),
+    }
+    assert told["nil"] == {
+        **{"right": 1, "answered": 2, "gold": 2, "precision": 50.0, "recall": 50.0, "f1": 50.0}
+    }
+    assert math.isnan(nil_scores([(True, False, False)])["nil"]["precision"])
 
 
-def test_progress_is_told_by_chunks(small: Linker) -> None:
-    seen: list[tuple[int, int]] = []
-    queries = [query("red fever", "en", "MADE:1")] * 300
-    result = evaluate_retrieval(small, queries, limit=1, progress=lambda *done: seen.append(done))
-    assert result["average"]["all_recall@1"] == 100.0
-    assert seen == [(256, 300), (300, 300)]
+def test_calibration_weighs_the_gap_of_each_bin_by_its_size() -> None:
+    told = calibration([(0.95, True), (0.95, False), (0.15, False), (1.0, True)])
+    assert told["queries"] == 4
+    low, high = told["bins"]
+    assert (low["from"], low["queries"], low["confidence"], low["accuracy"]) == (0.1, 1, 0.15, 0.0)
+    assert (high["queries"], high["accuracy"]) == (3, pytest.approx(2 / 3))
+    gap = abs((0.95 + 0.95 + 1.0) / 3 - 2 / 3)
+    assert told["ece"] == pytest.approx((0.15 + 3 * gap) / 4)
 
 
-def test_names_of_the_starter_index_are_found_first(linker: Linker) -> None:
-    golds = {"Herzinfarkt": "UMLS:C0027051", "NIDDM": "UMLS:C0011860", "aspirin": "UMLS:C0004057"}
-    queries = [query(mention, "xx", gold) for mention, gold in golds.items()]
-    assert evaluate_retrieval(linker, queries)["average"]["all_recall@1"] == 100.0
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=9))
+def test_scores_that_are_true_frequencies_are_calibrated(parts: list[int]) -> None:
+    scores = [(part / 10, number < part) for part in parts for number in range(10)]
+    assert calibration(scores)["ece"] == pytest.approx(0.0, abs=1e-9)
 
 
-def test_the_table_has_a_row_a_language_and_the_average_last(small: Linker) -> None:
-    queries = [query("rotes Fieber", "de", "MADE:1"), query("red fever", "en", "MADE:9")]
-    lines = render_table(evaluate_retrieval(small, queries)).splitlines()
-    assert lines[0] == "|  | queries | covered | R@1 | R@5 | R@10 | R@64 | MRR |"
-    assert lines[1] == "|" + "---|" * 8
-    full, none = " | ".join(["100.0 / 100.0"] * 4), " | ".join(["nan / 0.0"] * 4)
-    assert lines[2:4] == [f"| de | 1 | 1 | {full} | 1.000 |", f"| en | 1 | 0 | {none} | nan |"]
-    assert lines[4].startswith("| average | 2 | 1 | ") and len(lines) == 5
+RANKED = st.lists(st.integers(0, 30), unique=True, max_size=20)
+
+
+@given(st.lists(st.tuples(RANKED, st.sets(st.integers(0, 30), min_size=1)), min_size=1))
+def test_recall_and_mrr_are_those_of_trec_eval_to_the_last_digit(
+    cases: list[tuple[list[int], set[int]]],
+) -> None:
+    import pytrec_eval
+
+    outcomes = []
+    for predicted, gold in cases:
+        given = [frozenset({f"C{one}"}) for one in predicted]
+        rank = first_right(given, frozenset(f"C{one}" for one in gold))
+        outcomes.append(Outcome("de", rank, True))
+    relevant = {f"q{n}": {f"C{one}": 1 for one in gold} for n, (_, gold) in enumerate(cases)}
+    run = {
+        f"q{n}": {f"C{one}": 100.0 - place for place, one in enumerate(predicted)}
+        for n, (predicted, _) in enumerate(cases)
+    }
+    wanted = {"success_1,5,10", "recip_rank"}
+    told = pytrec_eval.RelevanceEvaluator(relevant, wanted).evaluate(run)
+    summary = summarize(outcomes)
+    for k in (1, 5, 10):
+        theirs = sum(100.0 * told.get(q, {}).get(f"success_{k}", 0.0) for q in relevant)
+        assert summary[f"all_recall@{k}"] == theirs / len(cases)
+    theirs = sum(told.get(q, {}).get("recip_rank", 0.0) for q in relevant)
+    assert summary["all_mrr"] == theirs / len(cases)

@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 from builder.conftest import tables_of
 
-from bioelx_mcp.evaluation.datasets import read_xlbel
+from bioelx_mcp.evaluation.datasets import read_dataset, read_xlbel
+from bioelx_mcp.evaluation.datasets.base import NO_MENTION
 from index_builder.config import BuildConfig, SourceConfig
 from index_builder.sources import open_source
 
@@ -88,6 +89,35 @@ def test_every_xlbel_line_is_read(shared_data: Path) -> None:
         start = query.mention.start or 0
         found = query.mention.context[start : start + len(query.mention.text)]
         assert found.casefold() == query.mention.text.casefold(), query.where
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "queries", "multiple", "nil", "discontinuous"),
+    [
+        ("mantra", "mantra", 1808, 296, 0, 57),
+        ("pubtator", "pubtator/bc5cdr_dev.pubtator.txt", 9684, 11, 60, 0),
+        ("pubtator", "pubtator/ncbi_disease_dev.pubtator.txt", 787, 30, 0, 0),
+        ("wikimed-de-bel", "wikimed_de_bel", 19_561, 196, 0, 0),
+    ],
+)
+def test_real_benchmarks_are_read_whole_with_every_offset_where_it_says(
+    shared_data: Path,
+    name: str,
+    path: str,
+    queries: int,
+    multiple: int,
+    nil: int,
+    discontinuous: int,
+) -> None:
+    dataset = read_dataset(name, shared_data / "eval" / path)
+    assert len(dataset.queries) == queries
+    assert sum(len(query.gold) > 1 for query in dataset.queries) == multiple
+    assert sum(not query.gold for query in dataset.queries) == nil
+    assert sum(len(query.spans) > 1 for query in dataset.queries) == discontinuous
+    assert set(dataset.reasons) <= {NO_MENTION}
+    for query in dataset.queries:
+        parts = " ".join(query.mention.context[start:end] for start, end in query.spans)
+        assert not query.spans or parts.split() == query.mention.text.split(), query.where
 
 
 def test_the_open_knowledge_base_is_indexed_and_found_in(

@@ -1,30 +1,25 @@
-"""Benchmark files to queries: a mention in its context, its gold concept ids, its language."""
+"""XL-BEL (Liu et al., ACL 2021), and WikiMed-DE-BEL, whose files have the same lines."""
 
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 from bioelx_mcp.errors import UsageError
+from bioelx_mcp.evaluation.datasets.base import Query, Remark
 from bioelx_mcp.schema import Mention
 from bioelx_mcp.text import has_surrogate, normalize_concept_id
 
 _TARGET = re.compile(r"<tgt>(.*?)</tgt>", re.DOTALL)
 _LOCAL_ID = re.compile(r"\S*\d\S*")
+ALL_AGAIN = "left out: a file of all languages beside those of each"
 
 
-@dataclass(frozen=True, slots=True)
-class Query:
-    """One gold mention; any of the `gold` ids (CURIEs) is right. `where` is file and line."""
-
-    mention: Mention
-    gold: frozenset[str]
-    language: str
-    where: str
+def _silent(where: str, reason: str) -> None:
+    """Say nothing."""
 
 
-def read_xlbel(path: Path) -> list[Query]:
-    """XL-BEL (Liu et al., ACL 2021): a file, or a folder of files named by language (`de_..._query.txt`).
+def read_xlbel(path: Path, language: str = "", remark: Remark = _silent) -> list[Query]:
+    """A file, or a folder of files named by language (`de_..._query.txt`).
 
     A line is `CUI[|CUI]||mention` (v0.0) or `CUI[|CUI]||mention||context with <tgt>mention</tgt>` (v1.0).
 
@@ -34,14 +29,26 @@ def read_xlbel(path: Path) -> list[Query]:
     files = sorted(path.glob("*.txt")) if path.is_dir() else [path]
     if not files or not all(file.is_file() for file in files):
         raise UsageError(f"XL-BEL: {path} is no .txt file, nor a folder of them")
-    queries = [query for file in files for query in _xlbel_file(file)]
+    for file in files:
+        if len(files) > 1 and _language(file) == "all":
+            remark(str(file), ALL_AGAIN)
+            files = [other for other in files if other != file]
+    queries = [query for file in files for query in _read(file, language or _language(file))]
     if not queries:
         raise UsageError(f"XL-BEL: {path} holds no query")
     return queries
 
 
-def _xlbel_file(path: Path) -> Iterator[Query]:
-    language = re.split(r"[^A-Za-z]", path.name)[0].lower()
+def read_wikimed_de(path: Path, language: str, remark: Remark) -> list[Query]:
+    """WikiMed-DE-BEL: the lines of XL-BEL, German."""
+    return read_xlbel(path, language or "de", remark)
+
+
+def _language(path: Path) -> str:
+    return re.split(r"[^A-Za-z]", path.name)[0].lower()
+
+
+def _read(path: Path, language: str) -> Iterator[Query]:
     with path.open(encoding="utf-8", errors="surrogateescape") as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
@@ -55,7 +62,11 @@ def _xlbel_file(path: Path) -> Iterator[Query]:
                 )
             context, start = _context(fields[2]) if len(fields) > 2 else ("", None)
             yield Query(
-                Mention(fields[1], context, start), frozenset(filter(None, gold)), language, where
+                Mention(fields[1], context, start),
+                frozenset(filter(None, gold)),
+                language,
+                where,
+                spans=() if start is None else ((start, start + len(fields[1])),),
             )
 
 
@@ -72,6 +83,3 @@ def _context(marked: str) -> tuple[str, int | None]:
     if match is None:
         return marked, None
     return marked[: match.start()] + match[1] + marked[match.end() :], match.start()
-
-
-DATASETS: dict[str, Callable[[Path], list[Query]]] = {"xlbel": read_xlbel}
