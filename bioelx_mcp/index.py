@@ -3,6 +3,7 @@
 Distances and BM25 scores end here: what leaves is rows and similarities in [0, 1]. Thread-safe.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -135,6 +136,13 @@ class AliasIndex:
         curie = normalize_concept_id(concept_id)
         return None if curie is None else self._concept_rows.get(curie)
 
+    def complete_id(self, start: str, limit: int) -> tuple[list[str], int]:
+        """At most `limit` concept ids that begin so, in order, and how many do; rows are sorted by id."""
+        ids = self._concepts["concept_id"]
+        low = bisect_left(ids, start, key=_text)
+        high = bisect_left(ids, start + chr(0x10FFFF), lo=low, key=_text)
+        return ids.slice(low, min(limit, high - low)).to_pylist(), high - low
+
     def search_exact(self, normalized: str) -> Rows:
         """Rows of the aliases whose normalised text is this one."""
         key = alias_key(normalized)
@@ -177,6 +185,10 @@ class AliasIndex:
 
     def _rows_of(self, row_ids: NDArray[np.uint64]) -> Rows:
         return np.searchsorted(self._row_ids, row_ids)
+
+
+def _text(scalar: Any) -> str:
+    return str(scalar.as_py())
 
 
 def _nearest(
