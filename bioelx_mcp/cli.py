@@ -51,8 +51,11 @@ def main() -> None:
         if isinstance(stream, TextIOWrapper):  # whatever a pipe or locale says: names are UTF-8
             stream.reconfigure(encoding="utf-8")
     try:
-        if app(standalone_mode=False) == 130:  # typer's answer to Ctrl-C
+        status = app(standalone_mode=False)
+        if status == 130:  # typer's answer to Ctrl-C
             _fail("interrupted", 130)
+        if status:  # a command that ended so itself
+            sys.exit(status)
     except BioelxError as error:
         _fail(str(error), error.exit_code)
     except SystemExit as stop:  # typer's answer to a reader of stdout that left: 1
@@ -375,6 +378,23 @@ def info(index: IndexOption = None, as_json: JsonOption = False) -> None:
         elif key == "encoder":
             value = f"{value['name']}, {value['dimension']} dimensions, {value['checksum'][:12]}"
         typer.echo(f"{key:<15}{value}")
+
+
+@app.command()
+def doctor(
+    index: IndexOption = None, ranker_url: RankerOption = None, as_json: JsonOption = False
+) -> None:
+    """Check versions, settings, index, encoder and ranker, and say what to do; exit status of what is broken."""
+    from bioelx_mcp.doctor import examine, exit_code
+
+    findings = list(examine(index=index, ranker_url=ranker_url))
+    if as_json:
+        for finding in findings:
+            echo_json(asdict(finding))
+    else:
+        rows = [(each.check, each.state, each.seen, each.mend) for each in findings]
+        echo_table(("check", "state", "seen", "what to do"), rows)
+    raise typer.Exit(exit_code(findings))
 
 
 @app.command("mcp-config")

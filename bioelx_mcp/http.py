@@ -43,8 +43,25 @@ def serve_http(settings: Settings) -> None:
     """
     security(settings)
     listening = _listen(settings)
-    config = uvicorn.Config(
-        partial(build_app, settings),
+    config = http_config(settings)
+    host, port = listening.getsockname()[:2]
+    url = f"http://{f'[{host}]' if ':' in host else host}:{port}{MCP_PATH}"
+    logger.info("serving", extra={"fields": {"url": url, "workers": settings.workers}})
+    if not _is_loopback(settings.host) and settings.token is None:
+        logger.warning("no token: whoever reaches this address may use it (BIOELX_TOKEN sets one)")
+    with listening:
+        if settings.workers == 1:
+            uvicorn.Server(config).run(sockets=[listening])
+            return
+        with tempfile.TemporaryDirectory(prefix="bioelx-metrics-") as directory:
+            os.environ[metrics.SHARED] = directory  # read by the workers, which are new processes
+            Multiprocess(config, sockets=[listening]).run()
+
+
+def http_config(settings: Settings) -> uvicorn.Config:
+    """How uvicorn serves: its limits, no access log, no trust in forwarding headers, no websockets."""
+    return uvicorn.Config(
+        partial(build_app if settings.workers == 1 else _build_worker, settings),
         factory=True,
         http=HeadInTime,
         ws="none",
@@ -57,22 +74,15 @@ def serve_http(settings: Settings) -> None:
         limit_concurrency=CONNECTIONS,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
-    host, port = listening.getsockname()[:2]
-    url = f"http://{f'[{host}]' if ':' in host else host}:{port}{MCP_PATH}"
-    logger.info("serving", extra={"fields": {"url": url, "workers": settings.workers}})
-    if not _is_loopback(settings.host) and settings.token is None:
-        logger.warning("no token: whoever reaches this address may use it (BIOELX_TOKEN sets one)")
-    if settings.workers == 1:
-        uvicorn.Server(config).run(sockets=[listening])
-        return
-    with tempfile.TemporaryDirectory(prefix="bioelx-metrics-") as directory:
-        os.environ[metrics.SHARED] = directory  # read by the workers, which are new processes
-        Multiprocess(config, sockets=[listening]).run()
+
+
+def _build_worker(settings: Settings) -> ASGIApp:
+    set_up_logging(settings.log_format, texts=settings.log_text)  # a process of its own
+    return build_app(settings)
 
 
 def build_app(settings: Settings) -> ASGIApp:
-    """The ASGI application of one worker."""
-    set_up_logging(settings.log_format, texts=settings.log_text)
+    """The ASGI application of one process."""
     measured = metrics.Metrics()
     state = LinkerState(settings)
     server = build_server(settings, state=state, meter=measured.observe)

@@ -90,11 +90,12 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        file = TomlConfigSettingsSource(settings_cls, _config_file())
+        file = TomlConfigSettingsSource(settings_cls, config_file())
         return init_settings, env_settings, file
 
 
-def _config_file() -> Path:
+def config_file() -> Path:
+    """Where the file of settings is, or would be."""
     named = os.environ.get("BIOELX_CONFIG")
     return Path(named) if named else Path(platformdirs.user_config_dir(APP)) / "config.toml"
 
@@ -111,4 +112,4 @@ def load_settings(**arguments: Any) -> Settings:
         name, what = problems(error)[0]
         raise UsageError(f"setting {name} (BIOELX_{name.upper()}): {what}") from error
     except ValueError as error:  # the file is no TOML
-        raise UsageError(f"{_config_file()} cannot be read: {error}") from error
+        raise UsageError(f"{config_file()} cannot be read: {error}") from error

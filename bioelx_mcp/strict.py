@@ -110,8 +110,8 @@ class StrictServer(MCPServer[Any]):
     ) -> Any:
         tool = self._tool_manager.get_tool(name)
         if tool is None:
-            known = [tool.name for tool in self._tool_manager.list_tools()]
-            raise MCPError(-32602, f"Unknown tool: {name!a:.80}{_hint(name, known)}")
+            known = ", ".join(tool.name for tool in self._tool_manager.list_tools())
+            raise MCPError(-32602, f"Unknown tool: {name!a:.80}; there are: {known}")
         with anyio.move_on_after(self.time_limit):
             return await self._call(tool, arguments, context)
         note("timeout")

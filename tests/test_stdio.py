@@ -75,7 +75,12 @@ def test_a_client_of_2025_is_answered_although_there_is_no_index(
     hello = no_index.ask(1, "initialize", INITIALIZE)
     assert hello["protocolVersion"] == "2025-06-18"
     assert hello["serverInfo"]["name"] == "bioelx-mcp"
-    assert set(hello["capabilities"]) == {"tools", "resources", "prompts"}
+    assert set(hello["capabilities"]) == {
+        "tools",
+        "resources",
+        "prompts",
+        "completions",
+    }
     no_index.send("notifications/initialized")
     assert len(no_index.ask(2, "tools/list")["tools"]) == 3
     call = {"name": "search_candidates", "arguments": {"mentions": ["fever"]}}
