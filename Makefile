@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 # The CPU build of torch: an unpinned torch may bring gigabytes of CUDA.
 TORCH  ?= torch==2.13.0
 
-.PHONY: help install demo test test-shared test-vllm check fix cov golden bench bench-sources wheel clean
+.PHONY: help install demo test test-shared test-mcp test-vllm check fix cov golden bench bench-sources wheel clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:/' | column -t -s:
@@ -32,6 +32,9 @@ test: $(BIN)/.dev ## everything that runs on a CPU in minutes, with the coverage
 
 test-shared: $(BIN)/.dev ## the open knowledge base and benchmarks of SHARED, where they are: tens of minutes
 	$(BIN)/python -m pytest -m shared tests/shared
+
+test-mcp: $(BIN)/.dev ## conformance suite, inspector and bundle validator (needs npm; the first time a package index)
+	$(BIN)/python tests/conformance/run.py
 
 test-vllm: $(BIN)/.dev ## a real vLLM on the CPU, in an environment of its own
 	tests/vllm/setup.sh .venv-vllm

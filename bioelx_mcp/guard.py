@@ -22,10 +22,6 @@ ANSWER_SECONDS = 60.0  # for an answer to be taken away, beyond the time limit o
 logger = logging.getLogger(OURS)
 
 
-class _TooSlowError(Exception):
-    """The body of a request did not arrive in time."""
-
-
 class Guard:
     """Passes on what may be answered. `refused` is told the status of what may not."""
 
@@ -52,21 +48,23 @@ class Guard:
         if refusal is not None:
             await self._refuse(refusal, scope, receive, send)
             return
-        began = False
+        began = late = False
 
         async def sent(message: Message) -> None:
             nonlocal began
             began = True
             await send(message)
 
-        try:
-            with anyio.move_on_after(self._deadline):
-                await self._app(scope, _in_time(receive), sent)
-        except _TooSlowError:
-            if not began:
-                await self._refuse(
-                    _problem(408, "the request came too slowly"), scope, receive, send
-                )
+        def give_up() -> None:
+            nonlocal late
+            late = True
+            limit.cancel()  # an exception would be answered with 500 on its way here
+
+        with anyio.move_on_after(self._deadline) as limit:
+            await self._app(scope, _in_time(receive, give_up), sent)
+        if late and not began:
+            slow = _problem(408, "the request came too slowly", {"Connection": "close"})
+            await self._refuse(slow, scope, receive, send)
 
     async def _refusal(self, request: Request) -> Response | None:
         foreign = await self._security.validate_request(request)
@@ -98,7 +96,7 @@ def _problem(status: int, error: str, headers: dict[str, str] | None = None) -> 
     return JSONResponse({"error": error}, status_code=status, headers=headers)
 
 
-def _in_time(receive: Receive) -> Receive:
+def _in_time(receive: Receive, give_up: Callable[[], None]) -> Receive:
     """`receive` that gives a body BODY_SECONDS to arrive; later messages (a client that leaves) may take long."""
     deadline = anyio.current_time() + BODY_SECONDS
     whole = False
@@ -111,6 +109,8 @@ def _in_time(receive: Receive) -> Receive:
             message = await receive()
             whole = not message.get("more_body", False)
             return message
-        raise _TooSlowError
+        give_up()
+        await anyio.sleep_forever()  # until that takes effect
+        raise AssertionError
 
     return receive_in_time
