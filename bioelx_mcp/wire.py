@@ -18,6 +18,7 @@ MAX_CONTEXT = 4000
 _DEFINITION = 200  # characters of it where brevity counts
 _NAMES = 5  # of one language
 _XREFS = 20
+_CONTROLS = dict.fromkeys([*range(32), *range(127, 160)], " ")
 _NO_UNICODE = "a lone surrogate is no Unicode character"
 
 
@@ -261,5 +262,5 @@ def printable(text: str) -> str:
 
 
 def _line(text: str) -> str:
-    """A cell of the text form: no tab or line break, whatever a knowledge base or document says."""
-    return " ".join(text.split())
+    """A cell of the text form: no tab, line break or control, whatever a knowledge base or document says."""
+    return " ".join(text.translate(_CONTROLS).split())

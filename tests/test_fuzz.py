@@ -1,19 +1,19 @@
 """Whatever a client sends as arguments, it gets a result or a clean error, and the server goes on."""
 
-from collections.abc import AsyncIterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
+from anyio.from_thread import start_blocking_portal
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mcp import Client
+from mcp.types import CallToolResult, TextContent
 
 from bioelx_mcp.server import build_server
 from bioelx_mcp.settings import load_settings
-
-pytestmark = pytest.mark.anyio
 
 TEXTS = st.one_of(
     st.text(max_size=40),
@@ -45,17 +45,28 @@ ARGUMENTS = {
 }  # fmt: skip
 
 
+Call = Callable[[str, dict[str, Any]], CallToolResult]
+
+
 @pytest.fixture(scope="module")
-async def client(served: Path, mode: Any) -> AsyncIterator[Client]:
-    async with Client(build_server(load_settings(index=served)), mode=mode) as client:
-        yield client
+def call(served: Path, mode: Any) -> Iterator[Call]:
+    """Call a tool through a client of one era that stays connected for all examples."""
+    with start_blocking_portal() as portal:
+        connection = Client(build_server(load_settings(index=served)), mode=mode)
+        with portal.wrap_async_context_manager(connection) as client:
+
+            async def within_a_minute(tool: str, arguments: dict[str, Any]) -> CallToolResult:
+                with anyio.fail_after(60):
+                    return await client.call_tool(tool, arguments)
+
+            yield lambda tool, arguments: portal.call(within_a_minute, tool, arguments)
 
 
 @pytest.mark.parametrize("tool", list(ARGUMENTS))
 @settings(max_examples=120, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
-async def test_any_argument_gets_a_result_or_a_clean_error(
-    client: Client, tool: str, data: st.DataObject
+def test_any_argument_gets_a_result_or_a_clean_error(
+    call: Call, tool: str, data: st.DataObject
 ) -> None:
     known = ARGUMENTS[tool]
     first = next(iter(known))
@@ -64,10 +75,9 @@ async def test_any_argument_gets_a_result_or_a_clean_error(
         optional={**{k: v for k, v in known.items() if k != first}, "other": ANYTHING},
     )
     arguments = data.draw(st.one_of(drawn, drawn, st.dictionaries(TEXTS, ANYTHING, max_size=3)))
-    with anyio.fail_after(60):
-        result = await client.call_tool(tool, arguments)
+    result = call(tool, arguments)
     (block,) = result.content
-    assert block.type == "text"
+    assert isinstance(block, TextContent)
     block.text.encode()  # no surrogate gets out
     if result.is_error:
         assert block.text.startswith(f"{tool}: invalid arguments\n- ") or " rows; " in block.text
