@@ -62,7 +62,10 @@ async def search_candidates(
     ctx: Context[LinkerState],
     limit: Annotated[int, Field(ge=1, le=100, description="Candidates per mention")] = 5,
     response_format: Annotated[
-        Format, Field(description="detailed adds channel, types and definition")
+        Format,
+        Field(
+            description="detailed adds matched alias, its language, channel, types and definition"
+        ),
     ] = "concise",
 ) -> Annotated[CallToolResult, SearchOut]:
     """Find biomedical concepts (UMLS CUIs and other CURIEs) whose names in any language match each mention.
@@ -189,7 +192,8 @@ def _mention_out(linker: "Linker", mention: str, found: Any, detailed: bool) -> 
     return MentionOut(
         mention=mention,
         candidates=[
-            candidate_out(c, linker.concept(c.concept_id) if detailed else None) for c in candidates
+            candidate_out(c, mention, linker.concept(c.concept_id) if detailed else None)
+            for c in candidates
         ],
     )
 

@@ -30,8 +30,8 @@ class CandidateOut(Wire):
     id: str = Field(description="CURIE")
     label: str = Field(description="Preferred name")
     score: float = Field(description="0-1; compare within one mention only")
-    matched: str | None = Field(default=None, description="Alias that matched, when not the label")
-    language: str | None = Field(default=None, description="BCP-47 language of that alias")
+    matched: str | None = Field(default=None, description="Alias that matched, if another name")
+    language: str | None = Field(default=None, description="detailed: of that alias, BCP-47")
     channel: str | None = Field(default=None, description="detailed: id, exact, lexical or dense")
     types: list[str] | None = Field(default=None, description="detailed: semantic types")
     definition: str | None = Field(default=None, description="detailed")
@@ -107,17 +107,20 @@ class ConceptsOut(Wire):
     index: str
 
 
-def candidate_out(candidate: Candidate, concept: Concept | None = None) -> CandidateOut:
+def candidate_out(
+    candidate: Candidate, mention: str, concept: Concept | None = None
+) -> CandidateOut:
     """Concise; detailed where the concept is given."""
     hit = candidate.hit
-    other = hit.alias.casefold() != candidate.preferred_name.casefold()
+    other = hit.alias.casefold() not in (candidate.preferred_name.casefold(), mention.casefold())
+    detailed = concept is not None
     return CandidateOut(
         id=candidate.concept_id,
         label=candidate.preferred_name,
         score=round(candidate.retrieval_score, 3),
-        matched=hit.alias if other else None,
-        language=(hit.language or None) if other else None,
-        channel=hit.channel if concept else None,
+        matched=hit.alias if other or detailed else None,
+        language=(hit.language or None) if detailed else None,
+        channel=hit.channel if detailed else None,
         types=list(concept.semantic_types) or None if concept else None,
         definition=concept.definition[:_DEFINITION] or None if concept else None,
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from callers import ask
+from callers import ask, compact, tokens
 from conftest import LONG
 from mcp import Client, MCPError
 from mcp.types import (
@@ -57,11 +57,11 @@ async def test_three_read_only_tools_with_closed_arguments_and_output_schemas(
         assert '"title":' not in json.dumps([tool.input_schema, tool.output_schema])
 
 
-async def test_tools_list_is_the_golden_one_and_under_8000_bytes(
+async def test_tools_list_is_the_golden_one_under_8000_bytes_and_1800_tokens(
     client: Client, golden: Callable[[str, str], None]
 ) -> None:
     listed = (await client.list_tools()).model_dump(mode="json", by_alias=True, exclude_none=True)
-    assert len(json.dumps(listed, ensure_ascii=False, separators=(",", ":")).encode()) <= 8000
+    assert len(compact(listed).encode()) <= 8000 and tokens(compact(listed["tools"])) <= 1800
     golden("tools_list.json", json.dumps(listed["tools"], indent=1, sort_keys=True) + "\n")
 
 
@@ -72,8 +72,8 @@ async def test_a_search_answers_in_the_order_of_the_mentions_in_both_channels(
     text, structured = await ask(client, "search_candidates", mentions=mentions, limit=1)
     (index_id,) = (path.name for path in IndexLayout(served).generations.iterdir())
     found: list[dict[str, Any]] = [
-        {"id": "UMLS:C0000001", "label": "red fever", "score": 1.0, "matched": "rotes Fieber", "language": "de"},
-        {"id": "UMLS:C0000002", "label": "blue cough", "score": 1.0, "matched": "c0000002"},
+        {"id": "UMLS:C0000001", "label": "red fever", "score": 1.0},
+        {"id": "UMLS:C0000002", "label": "blue cough", "score": 1.0},
         {"id": "MADE:3", "label": "green rash", "score": 1.0},
     ]  # fmt: skip
     assert structured == {
@@ -84,8 +84,8 @@ async def test_a_search_answers_in_the_order_of_the_mentions_in_both_channels(
         "index": index_id,
     }
     assert text == (
-        "# rotes Fieber\nUMLS:C0000001\tred fever\t1\tvia rotes Fieber (de)\n"
-        "# c0000002\nUMLS:C0000002\tblue cough\t1\tvia c0000002\n"
+        "# rotes Fieber\nUMLS:C0000001\tred fever\t1\n"
+        "# c0000002\nUMLS:C0000002\tblue cough\t1\n"
         f"# Green Rash\nMADE:3\tgreen rash\t1\nindex {index_id}"
     )
 
@@ -101,9 +101,12 @@ async def test_a_detailed_search_adds_channel_types_and_the_start_of_the_definit
     assert (first["channel"], first["types"]) == ("exact", ["Disease", "Finding"])
     assert first["definition"] == "A red one."
     assert second["definition"] == LONG[:200]
-    assert "UMLS:C0000001\tred fever\t1\texact\tDisease; Finding\tA red one." in text
+    assert (second["matched"], second["language"]) == ("緑の発疹", "ja")
+    assert "red fever\t1\tvia red fever (en)\texact\tDisease; Finding\tA red one." in text
     concise = (await ask(client, "search_candidates", **arguments))[1]
-    assert not {"channel", "types", "definition"} & set(concise["results"][0]["candidates"][0])
+    assert not {"channel", "types", "definition", "language"} & set(
+        concise["results"][0]["candidates"][0]
+    )
 
 
 async def test_a_bad_mention_fails_alone_within_its_batch(client: Client) -> None:
@@ -134,6 +137,12 @@ async def test_a_bad_mention_fails_alone_within_its_batch(client: Client) -> Non
     assert f"not in index {structured['index']}: NO:1" in errors[2]
     assert errors[4] == "context has 4001 characters, at most 4000: send the sentence"
     assert sum(line.startswith("# ") for line in text.splitlines()) == 6  # none is made up
+
+
+async def test_a_concise_search_names_the_alias_where_it_is_another_name(client: Client) -> None:
+    text, structured = await ask(client, "search_candidates", mentions=["rotes Fiebr"], limit=1)
+    (candidate,) = structured["results"][0]["candidates"]
+    assert candidate["matched"] == "rotes Fieber" and "\tvia rotes Fieber\n" in text
 
 
 async def test_the_largest_limit_returns_each_concept_once(client: Client) -> None:
