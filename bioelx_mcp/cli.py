@@ -159,7 +159,7 @@ def serve(
         return
     from bioelx_mcp.server import build_server
 
-    build_server(settings, guard_stdout=True).run()
+    build_server(settings, stdio=True).run()
 
 
 @app.command()

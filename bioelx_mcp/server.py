@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from mcp.server import CacheHint, MCPServer
+from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ResourceError, ResourceNotFoundError
 from mcp.types import (
@@ -46,19 +47,21 @@ def build_server(
     *,
     state: LinkerState | None = None,
     meter: Meter | None = None,
-    guard_stdout: bool = False,
+    stdio: bool = False,
 ) -> MCPServer[LinkerState]:
     """A server over the index that the settings name.
 
-    A factory, since constructing an MCPServer configures logging. `guard_stdout` is for stdio: what a library
-    prints goes to stderr and never onto the wire. `meter` is told of every request.
+    A factory, since constructing an MCPServer configures logging. `meter` is told of every request. With `stdio`
+    what a library prints goes to stderr and never onto the wire, and loading waits until a first answer has been
+    made: a client that starts the process waits for the handshake, and imports beside it would hold it up.
     """
     linker_state = state or LinkerState(settings)
 
     @asynccontextmanager
     async def lifespan(_: MCPServer[Any]) -> AsyncIterator[LinkerState]:
-        with contextlib.redirect_stdout(sys.stderr) if guard_stdout else contextlib.nullcontext():
-            linker_state.warm()
+        with contextlib.redirect_stdout(sys.stderr) if stdio else contextlib.nullcontext():
+            if not stdio:
+                linker_state.warm()
             try:
                 yield linker_state
             finally:
@@ -86,6 +89,14 @@ def build_server(
         tools=tools,
     )
     server.time_limit = settings.time_limit
+
+    async def warm(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
+        result = await call_next(ctx)
+        linker_state.warm()
+        return result
+
+    if stdio:
+        server.middleware.append(warm)
 
     @server.resource("bioelx-mcp://index", title="Index card", mime_type="application/json")
     async def index_card() -> dict[str, Any]:
