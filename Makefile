@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 # The CPU build of torch: an unpinned torch may bring gigabytes of CUDA.
 TORCH  ?= torch==2.13.0
 
-.PHONY: help install demo test test-shared test-mcp test-vllm check fix cov golden bench bench-sources wheel clean
+.PHONY: help install demo test test-shared test-mcp test-vllm check fix cov golden bench bench-sources bench-server bundle wheel clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:/' | column -t -s:
@@ -65,6 +65,12 @@ bench-sources: $(BIN)/.dev ## reading: a UMLS release of 5 million rows, a Wikid
 	$(BIN)/python benchmarks/umls_tables.py --rows 5000000 --out benchmarks/results/umls_tables.json
 	$(BIN)/python benchmarks/wikidata_dump.py --gigabytes 2 --out benchmarks/results/wikidata_dump.json
 	$(BIN)/python benchmarks/folding.py --shared $(SHARED)
+
+bench-server: $(BIN)/.dev ## the MCP server under load for a minute, and what its own layer costs (INDEX)
+	$(BIN)/python benchmarks/server.py --index $(or $(INDEX),build/open-kb) --out benchmarks/results/server.json
+
+bundle: $(BIN)/.base ## the folder that `mcpb pack` makes a Claude Desktop bundle of, in build/bundle
+	$(BIN)/python mcpb/make_bundle.py build/bundle
 
 wheel: $(BIN)/.base ## the wheel, in dist/
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .

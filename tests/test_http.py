@@ -1,6 +1,7 @@
 """The server over HTTP, as clients, balancers and Prometheus meet it; `test_http_security.py` is what enemies meet."""
 
 import json
+import os
 import signal
 import threading
 from collections.abc import Iterator, Sequence
@@ -10,12 +11,14 @@ from typing import Any
 import anyio
 import httpx2
 import pytest
+import uvicorn
 from callers import Cli, ask, complaint, fails
 from http_server import process, running, wait_ready
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
+from uvicorn.supervisors import Multiprocess
 
-from bioelx_mcp import http, metrics
+from bioelx_mcp import metrics
 from bioelx_mcp.http import security, serve_http
 from bioelx_mcp.linker import Linker
 from bioelx_mcp.schema import Candidate, Mention
@@ -194,11 +197,11 @@ def test_workers_share_what_they_count_through_a_directory(
     monkeypatch.delenv(metrics.SHARED)
 
     def run(self: Any, sockets: Any = None) -> None:
-        seen.append((type(self).__name__, metrics.SHARED in http.os.environ))
+        seen.append((type(self).__name__, metrics.SHARED in os.environ))
 
-    monkeypatch.setattr(http.uvicorn.Server, "run", run)
-    monkeypatch.setattr(http.Multiprocess, "run", run)
-    monkeypatch.setattr(http.Multiprocess, "__init__", lambda self, config, sockets: None)
+    monkeypatch.setattr(uvicorn.Server, "run", run)
+    monkeypatch.setattr(Multiprocess, "run", run)
+    monkeypatch.setattr(Multiprocess, "__init__", lambda self, config, sockets: None)
     serve_http(load_settings(port=0, workers=workers))
     assert seen == [("Server", False) if workers == 1 else ("Multiprocess", True)]
 

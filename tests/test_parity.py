@@ -59,7 +59,8 @@ def told(ranking: Ranking) -> tuple[str | None, list[tuple[str, float | None]], 
         (each.candidate.concept_id, each.rank_score if each.rank_score is None else round(each.rank_score, 3))
         for each in ranking.candidates
     ]  # fmt: skip
-    return ranking.best and ranking.best.candidate.concept_id, ranked, ranking.degraded
+    best = ranking.best.candidate.concept_id if ranking.best else None
+    return best, ranked, ranking.degraded
 
 
 @pytest.mark.parametrize("ranker", ["none", "judge", "down"])

@@ -163,5 +163,5 @@ def with_fixtures(*arguments: Any, **options: Any) -> MCPServer[Any]:
 
 if __name__ == "__main__":
     set_up_logging()
-    http.build_server = with_fixtures  # everything else is the product: guard, limits, middleware
+    vars(http)["build_server"] = with_fixtures  # the rest is the product: guard, limits, middleware
     http.serve_http(load_settings(index=Path(sys.argv[1]), port=int(sys.argv[2])))

@@ -57,7 +57,7 @@ def install(work: Path) -> Path:
 
 
 def inspect(bin: Path, index: str) -> None:
-    inspector = [
+    inspector: list[str | Path] = [
         bin / "mcp-inspector",
         "--cli",
         Path(sys.executable).with_name("bioelx-mcp"),
@@ -96,7 +96,7 @@ def conform(bin: Path, index: str, work: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     with (work / "server.log").open("w") as log:
-        command = [sys.executable, HERE / "fixtures.py", index, str(port)]
+        command = [sys.executable, str(HERE / "fixtures.py"), index, str(port)]
         server = subprocess.Popen(command, stderr=log)
         try:
             wait_ready(port)
