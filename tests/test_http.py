@@ -166,22 +166,26 @@ async def test_several_workers_answer_for_all_and_finish_what_they_began(served:
                 async with Client(transport) as client:
                     await ask(client, "search_candidates", mentions=["secret red fever"])
             told = (await http_client.get(f"{base}/metrics")).text
-            answered: list[Any] = []
+            stopped = anyio.Event()
+
+            async def stop(progress: float, total: float | None, message: str | None) -> None:
+                if not stopped.is_set():
+                    server.send_signal(signal.SIGTERM)
+                    stopped.set()
+
             transport = streamable_http_client(f"{base}/mcp", http_client=http_client)
-            async with Client(transport) as client, anyio.create_task_group() as tasks:
-
-                async def call() -> None:
-                    mentions = ["secret blue cough"] * 256
-                    answered.append(await ask(client, "search_candidates", mentions=mentions))
-
-                tasks.start_soon(call)
-                await anyio.sleep(0.2)
-                server.send_signal(signal.SIGTERM)
+            async with Client(transport) as client:
+                await client.list_tools()  # the client wants the schema of what it will get
+                arguments = {"mentions": ["secret blue cough"] * 256}
+                answered = await client.call_tool(
+                    "search_candidates", arguments, progress_callback=stop
+                )
         assert server.wait(60) == 0
         assert server.stderr is not None
         lines = [json.loads(line) for line in server.stderr.read().splitlines()]
     assert 'tool="search_candidates"} 4.0' in told
-    assert len(answered[0][1]["results"]) == 256
+    assert stopped.is_set() and answered.structured_content is not None
+    assert len(answered.structured_content["results"]) == 256
     calls = [line for line in lines if line.get("tool") == "search_candidates"]
     assert [call["mentions"] for call in calls] == [1, 1, 1, 1, 256]
     assert all(call["outcome"] == "ok" and call["ms"] > 0 and call["request"] for call in calls)
