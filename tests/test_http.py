@@ -176,9 +176,9 @@ async def test_several_workers_answer_for_all_and_finish_what_they_began(served:
             transport = streamable_http_client(f"{base}/mcp", http_client=http_client)
             async with Client(transport) as client:
                 await client.list_tools()  # the client wants the schema of what it will get
-                arguments = {"mentions": ["secret blue cough"] * 256}
+                batch = {"mentions": ["secret blue cough"] * 256}
                 answered = await client.call_tool(
-                    "search_candidates", arguments, progress_callback=stop
+                    "search_candidates", batch, progress_callback=stop
                 )
         assert server.wait(60) == 0
         assert server.stderr is not None
