@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 # The CPU build of torch: an unpinned torch may bring gigabytes of CUDA.
 TORCH  ?= torch==2.13.0
 
-.PHONY: help install demo test test-shared test-vllm check fix cov golden bench bench-retriever bench-training bench-sources bench-scale wheel clean
+.PHONY: help install demo test test-shared test-mcp test-vllm check fix cov golden bench bench-retriever bench-training bench-server bench-sources bench-scale bundle wheel clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:/' | column -t -s:
@@ -32,6 +32,9 @@ test: $(BIN)/.dev ## everything that runs on a CPU in minutes, with the coverage
 
 test-shared: $(BIN)/.dev ## the open knowledge base and benchmarks of SHARED, where they are: tens of minutes
 	$(BIN)/python -m pytest -m shared tests/shared
+
+test-mcp: $(BIN)/.dev ## conformance suite, inspector and bundle validator (needs npm; the first time a package index)
+	$(BIN)/python tests/conformance/run.py
 
 test-vllm: $(BIN)/.dev ## a real vLLM on the CPU, in an environment of its own
 	tests/vllm/setup.sh .venv-vllm
@@ -79,6 +82,12 @@ bench-sources: $(BIN)/.dev ## reading: a UMLS release of 5 million rows, a Wikid
 
 bench-scale: $(BIN)/.dev ## synthetic indexes of 10 thousand to 5 million aliases: time, memory, recall; hours
 	$(BIN)/python benchmarks/scale.py --out benchmarks/results/scale.json
+
+bench-server: $(BIN)/.dev ## the MCP server under load for a minute, and what its own layer costs (INDEX)
+	$(BIN)/python benchmarks/server.py --index $(or $(INDEX),build/open-kb) --out benchmarks/results/server.json
+
+bundle: $(BIN)/.base ## the folder that `mcpb pack` makes a Claude Desktop bundle of, in build/bundle
+	$(BIN)/python mcpb/make_bundle.py build/bundle
 
 wheel: $(BIN)/.base ## the wheel, in dist/
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .

@@ -72,8 +72,11 @@ def main() -> None:
         if isinstance(stream, TextIOWrapper):  # whatever a pipe or locale says: names are UTF-8
             stream.reconfigure(encoding="utf-8")
     try:
-        if app(standalone_mode=False) == 130:  # typer's answer to Ctrl-C
+        status = app(standalone_mode=False)
+        if status == 130:  # typer's answer to Ctrl-C
             _fail("interrupted", 130)
+        if status:  # a command that ended so itself
+            sys.exit(status)
     except BioelxError as error:
         _fail(str(error), error.exit_code)
     except SystemExit as stop:  # typer's answer to a reader of stdout that left: 1
@@ -131,11 +134,53 @@ def demo() -> None:
 
 
 @app.command()
-def serve(index: IndexOption = None, ranker_url: RankerOption = None) -> None:
-    """Serve the MCP tools over stdio."""
+def serve(
+    index: IndexOption = None,
+    ranker_url: RankerOption = None,
+    http: Annotated[
+        bool, typer.Option("--http", help="Serve streamable HTTP instead of stdio.")
+    ] = False,
+    host: Annotated[
+        str | None, typer.Option(help="Address for HTTP; 127.0.0.1 if not given. [BIOELX_HOST]")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port for HTTP; 8765 if not given. [BIOELX_PORT]")
+    ] = None,
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="NAME[:PORT] under which clients may call, needed for a --host that is not loopback; "
+            "repeatable. [BIOELX_ALLOWED_HOSTS]"
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes that answer over HTTP. [BIOELX_WORKERS]")
+    ] = None,
+    log_text: Annotated[
+        bool, typer.Option("--log-text", help="Log mentions and contexts, too. [BIOELX_LOG_TEXT]")
+    ] = False,
+) -> None:
+    """Serve the MCP tools over stdio, or over HTTP."""
+    from bioelx_mcp.logs import set_up_logging
+
+    settings = load_settings(
+        index=index,
+        ranker_url=ranker_url,
+        host=host,
+        port=port,
+        allowed_hosts=allowed_host or None,
+        workers=workers,
+        log_text=log_text or None,
+    )
+    set_up_logging(settings.log_format, texts=settings.log_text)
+    if http:
+        from bioelx_mcp.http import serve_http
+
+        serve_http(settings)
+        return
     from bioelx_mcp.server import build_server
 
-    build_server(load_settings(index=index, ranker_url=ranker_url), guard_stdout=True).run()
+    build_server(settings, stdio=True).run()
 
 
 @app.command()
@@ -415,6 +460,23 @@ def info(index: IndexOption = None, as_json: JsonOption = False) -> None:
         return
     for line in render_card(manifest):
         typer.echo(line)
+
+
+@app.command()
+def doctor(
+    index: IndexOption = None, ranker_url: RankerOption = None, as_json: JsonOption = False
+) -> None:
+    """Check versions, settings, index, encoder and ranker, and say what to do; exit status of what is broken."""
+    from bioelx_mcp.doctor import examine, exit_code
+
+    findings = list(examine(index=index, ranker_url=ranker_url))
+    if as_json:
+        for finding in findings:
+            echo_json(asdict(finding))
+    else:
+        rows = [(each.check, each.state, each.seen, each.mend) for each in findings]
+        echo_table(("check", "state", "seen", "what to do"), rows)
+    raise typer.Exit(exit_code(findings))
 
 
 @app.command("mcp-config")

@@ -5,6 +5,7 @@ before the search: exact search over the vectors that a filter leaves where they
 partitions with a pre-filter; asking for more and filtering afterwards loses recall (benchmarks/LOG.md).
 """
 
+from bisect import bisect_left
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
@@ -157,6 +158,13 @@ class AliasIndex:
                 return int(row)
         return None
 
+    def complete_id(self, start: str, limit: int) -> tuple[list[str], int]:
+        """At most `limit` concept ids that begin so, in order, and how many do; rows are sorted by id."""
+        ids = self.concepts["concept_id"]
+        low = bisect_left(ids, start, key=_text)
+        high = bisect_left(ids, start + chr(0x10FFFF), lo=low, key=_text)
+        return ids.slice(low, min(limit, high - low)).to_pylist(), high - low
+
     def search_exact(self, normalized: str, scope: Scope | None = None) -> Rows:
         """Rows of the aliases in scope whose normalised text is this one."""
         rows = self._key_rows[_equal(self._keys, alias_key(normalized))].astype(np.int64)
@@ -189,6 +197,10 @@ def _mapped(path: Path) -> pa.RecordBatch:
 def _equal(keys: NDArray[np.int64], key: int) -> slice:
     """Where a key stands in ascending ones."""
     return slice(*(np.searchsorted(keys, np.int64(key), side=side) for side in ("left", "right")))
+
+
+def _text(scalar: Any) -> str:
+    return str(scalar.as_py())
 
 
 def _verify_encoder(manifest: Manifest, encoder: OnnxEncoder, directory: Path, mend: str) -> None:

@@ -14,6 +14,7 @@ from bioelx_mcp.ranker import Ranker
 from bioelx_mcp.retriever import Retriever, check_mention
 from bioelx_mcp.schema import AliasHit, Candidate, Concept, Filters, Mention, Ranking
 from bioelx_mcp.settings import Settings, load_settings
+from bioelx_mcp.text import normalize_concept_id
 
 _NAMES_SHOWN = 12
 
@@ -103,6 +104,18 @@ class Linker:
         """(name, language) of a concept's aliases, preferred ones first; empty for an unknown id."""
         row = self._index.find_concept(concept_id)
         return [] if row is None else self._index.names(row)
+
+    def complete(self, start: str, limit: int = 10) -> tuple[list[str], int]:
+        """At most `limit` concept ids that begin as typed, in any spelling of the prefix, and how many do."""
+        typed = start.strip()
+        prefix, _, local = typed.replace("_", ":", 1).rpartition(":")
+        spellings = [typed, normalize_concept_id(typed), f"{prefix}:{local}" if prefix else None]
+        spellings += [typed.upper(), f"{prefix}:{local}".upper(), f"UMLS:{local}".upper()]
+        for spelling in dict.fromkeys(each for each in spellings if each is not None):
+            found, total = self._index.complete_id(spelling, limit)
+            if found:
+                return found, total
+        return [], 0
 
     def candidates(self, mention: str, concept_ids: Iterable[str]) -> list[Candidate]:
         """Concepts as candidates for a mention, each once, in the order given; see `candidate`."""

@@ -5,12 +5,13 @@ The file is TOML, named by BIOELX_CONFIG, else `bioelx-mcp/config.toml` in the u
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import platformdirs
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
@@ -19,6 +20,9 @@ from pydantic_settings import (
 from bioelx_mcp.errors import UsageError, problems
 
 APP = "bioelx-mcp"
+_HEADER = (
+    "^[!-~]+$"  # what a header can hold; else an error of a client or server would cite the key
+)
 
 
 class Settings(BaseSettings):
@@ -45,13 +49,37 @@ class Settings(BaseSettings):
     ranker_key: str | None = Field(
         default=None,
         description="bearer token for the ranker's server",
-        pattern="^[!-~]+$",  # what a header can hold; else the client's error would cite the key
+        pattern=_HEADER,
         repr=False,
     )
     ranker_timeout: float = Field(default=30.0, gt=0, description="seconds for one request")
     prompt: str = Field(
         default="qwen3-reranker", description="a prompt that ships, or the path of a prompt file"
     )
+    host: str = Field(default="127.0.0.1", description="address that HTTP listens on")
+    port: int = Field(default=8765, ge=0, le=65535, description="its port; 0: any free one")
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="names under which HTTP clients may call, besides loopback ones"
+    )
+    token: str | None = Field(
+        default=None,
+        description="bearer token that HTTP clients must send",
+        pattern=_HEADER,
+        repr=False,
+    )
+    workers: int = Field(default=1, ge=1, description="processes that answer over HTTP")
+    max_body: int = Field(default=4 << 20, gt=0, description="bytes of one HTTP request at most")
+    time_limit: float = Field(default=300.0, gt=0, description="seconds for one tool call")
+    log_format: Literal["text", "json"] = Field(default="text", description="form of log lines")
+    log_text: bool = Field(
+        default=False, description="log mentions and contexts, too; clinical text is private"
+    )
+
+    @field_validator("allowed_hosts", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        """A variable holds names between commas."""
+        return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
 
     @classmethod
     def settings_customise_sources(
@@ -62,11 +90,12 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        file = TomlConfigSettingsSource(settings_cls, _config_file())
+        file = TomlConfigSettingsSource(settings_cls, config_file())
         return init_settings, env_settings, file
 
 
-def _config_file() -> Path:
+def config_file() -> Path:
+    """Where the file of settings is, or would be."""
     named = os.environ.get("BIOELX_CONFIG")
     return Path(named) if named else Path(platformdirs.user_config_dir(APP)) / "config.toml"
 
@@ -83,4 +112,4 @@ def load_settings(**arguments: Any) -> Settings:
         name, what = problems(error)[0]
         raise UsageError(f"setting {name} (BIOELX_{name.upper()}): {what}") from error
     except ValueError as error:  # the file is no TOML
-        raise UsageError(f"{_config_file()} cannot be read: {error}") from error
+        raise UsageError(f"{config_file()} cannot be read: {error}") from error

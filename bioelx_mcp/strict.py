@@ -1,15 +1,19 @@
 """What the MCP SDK (2.3) leaves to the author: strict arguments, lean schemas, errors a model can act on."""
 
 import difflib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import anyio
 from mcp.server import MCPServer
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError, UnexpectedToolError
 from mcp.server.mcpserver.tools import Tool
 from mcp.shared.exceptions import MCPError
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from bioelx_mcp.observe import note
 
 # What models write instead; understood, not published. The true name wins.
 SYNONYMS: Mapping[str, Sequence[str]] = {
@@ -79,36 +83,55 @@ def explain(tool: str, error: ValidationError, schema: Mapping[str, Any]) -> str
         where = ".".join(str(part) for part in problem["loc"])
         if problem["type"] == "extra_forbidden":
             known = nested if len(problem["loc"]) > 1 else list(schema["properties"])
-            near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1, cutoff=0.5)
-            hint = f" (did you mean {near[0]!r}?)" if near else ""
-            lines.append(f"unknown argument {where!r}{hint}; valid: {', '.join(known)}")
+            hint = _hint(str(problem["loc"][-1]), known)
+            lines.append(f"unknown argument {where!a:.80}{hint}; valid: {', '.join(known)}")
         elif problem["type"] == "missing":
             lines.append(f"missing argument {where!r}")
         else:
             message = problem["msg"]
             lines.append(
-                f"{where}: {message[:1].lower()}{message[1:]} (got {problem['input']!r:.60})"
+                f"{where}: {message[:1].lower()}{message[1:]} (got {problem['input']!a:.60})"
             )
     return f"{tool}: invalid arguments\n- " + "\n- ".join(lines)
 
 
+def _hint(wrong: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(wrong[:80], known, n=1, cutoff=0.5)
+    return f" (did you mean {near[0]!r}?)" if near else ""
+
+
 class StrictServer(MCPServer[Any]):
-    """MCPServer with plain error texts; `call_tool` is public, and every `tools/call` goes through it."""
+    """MCPServer with plain error texts and a time limit; every `tools/call` goes through the public `call_tool`."""
+
+    time_limit = math.inf  # seconds for one call; acts between chunks of work
 
     async def call_tool(
         self, name: str, arguments: dict[str, Any], context: Context[Any] | None = None
     ) -> Any:
         tool = self._tool_manager.get_tool(name)
         if tool is None:
-            raise MCPError(-32602, f"Unknown tool: {name}")
+            known = ", ".join(tool.name for tool in self._tool_manager.list_tools())
+            raise MCPError(-32602, f"Unknown tool: {name!a:.80}; there are: {known}")
+        with anyio.move_on_after(self.time_limit):
+            return await self._call(tool, arguments, context)
+        note("timeout")
+        raise ToolError(
+            f"{name} took longer than {self.time_limit:g} s and was stopped: ask about less in one call, "
+            "or raise BIOELX_TIME_LIMIT"
+        )
+
+    async def _call(
+        self, tool: Tool, arguments: dict[str, Any], context: Context[Any] | None
+    ) -> Any:
         try:
-            return await super().call_tool(name, arguments, context)
+            return await super().call_tool(tool.name, arguments, context)
         except UnexpectedToolError:
-            raise  # a crash: the SDK logs the traceback and tells the client the tool's name only
+            note("crash")
+            raise  # the SDK logs the traceback and tells the client the tool's name only
         except ToolError as error:
             cause = error.__cause__
             if isinstance(cause, ValidationError):
-                raise ToolError(explain(name, cause, tool.parameters)) from cause
+                raise ToolError(explain(tool.name, cause, tool.parameters)) from cause
             if isinstance(cause, ToolError):
                 raise ToolError(
                     str(cause)

@@ -3,13 +3,30 @@
 import json
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from bpe_openai import get_encoding
 from mcp import Client
 from mcp.types import TextContent
 
 SCRIPT = str(Path(sys.executable).with_name("bioelx-mcp"))  # as it was installed
+
+
+@cache
+def _o200k() -> Any:
+    return get_encoding("o200k_base")
+
+
+def tokens(text: str) -> int:
+    """How many tokens of o200k_base a text has."""
+    return len(_o200k().encode(text))
+
+
+def compact(value: Any) -> str:
+    """JSON without spaces, as clients show it to their models."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 async def ask(client: Client, tool: str, **arguments: Any) -> tuple[str, Any]:

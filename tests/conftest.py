@@ -107,9 +107,9 @@ NAMES = (
 )
 LONG = "It is green. " * 30
 DESCRIPTIONS = (
-    ("concept_id", "preferred_name", "semantic_types", "definition", "xrefs", "alt_ids"),
-    ("UMLS:C0000001", "red fever", "Disease|Finding", "A red one.", "X:1|Y:2", "OLD:7"),
-    ("MADE:3", "green rash", "Sign", LONG, "", ""),
+    ("concept_id", "preferred_name", "semantic_types", "definition", "xrefs", "alt_ids", "parents"),
+    ("UMLS:C0000001", "red fever", "Disease|Finding", "A red one.", "X:1|Y:2", "OLD:7", "MADE:3"),
+    ("MADE:3", "green rash", "Sign", LONG, "", "", ""),
 )
 
 

@@ -13,13 +13,9 @@ from typing import Any, NoReturn
 import pytest
 from callers import SCRIPT, Cli, fails
 from conftest import build_small
-from mcp import Client
 from model_server import ModelServer, Reply, Script, scores
 
 from bioelx_mcp import __version__
-from bioelx_mcp.linker import Linker
-from bioelx_mcp.server import build_server
-from bioelx_mcp.settings import load_settings
 
 
 def test_without_a_command_the_help_names_them_all(cli: Cli) -> None:
@@ -236,27 +232,6 @@ def test_an_evaluation_that_covers_nothing_writes_no_nan(cli: Cli, tmp_path: Pat
 
     average = json.loads(out.read_text(encoding="utf-8"), parse_constant=refuse)["average"]
     assert (average["covered_mrr"], average["all_recall@1"]) == (None, 0.0)
-
-
-@pytest.mark.anyio
-async def test_python_shell_and_mcp_give_the_same_ids_in_the_same_order(
-    starter_index: Path, linker: Linker, cli: Cli
-) -> None:
-    mentions = ["Herzinfarkt", "diarhea", "帕金森氏症", "MI", "hoge bloeddruk", "C0027051", "x y"]
-    by_python = [[c.concept_id for c in found] for found in linker.search(mentions, 7)]
-    shell = cli("search", "--json", "--limit", "7", "--index", str(starter_index), *mentions)
-    by_shell = [[c["concept_id"] for c in line["candidates"]] for line in shell.lines]
-    async with Client(build_server(load_settings(index=starter_index))) as client:
-        answer = await client.call_tool("search_candidates", {"mentions": mentions, "limit": 7})
-        items = [{"mention": mention} for mention in mentions]
-        ranked = await client.call_tool("rank_candidates", {"items": items})
-    assert answer.structured_content is not None and ranked.structured_content is not None
-    by_mcp = [[c["id"] for c in one["candidates"]] for one in answer.structured_content["results"]]
-    assert by_python == by_shell == by_mcp
-    linked = cli("link", "--index", str(starter_index), *mentions)
-    best = [one.best.candidate.concept_id if one.best else "" for one in linker.link(mentions)]
-    assert [row[1] for row in linked.rows[1:]] == best == [ids[0] for ids in by_python]
-    assert [one["best"] for one in ranked.structured_content["results"]] == best
 
 
 def test_the_installed_command_reads_and_writes_utf8_in_any_locale(served: Path) -> None:

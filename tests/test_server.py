@@ -7,14 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from callers import ask
+from callers import ask, compact, tokens
 from conftest import LONG
 from mcp import Client, MCPError
-from mcp.types import TextContent, TextResourceContents
+from mcp.types import (
+    PromptReference,
+    ResourceTemplateReference,
+    TextContent,
+    TextResourceContents,
+)
 from model_server import ModelServer, Reply, Request, Script, scores
 
+from bioelx_mcp.guide import INSTRUCTIONS
 from bioelx_mcp.manifest import IndexLayout
-from bioelx_mcp.server import INSTRUCTIONS, build_server
+from bioelx_mcp.server import build_server
 from bioelx_mcp.settings import load_settings
 
 pytestmark = pytest.mark.anyio
@@ -51,11 +57,11 @@ async def test_three_read_only_tools_with_closed_arguments_and_output_schemas(
         assert '"title":' not in json.dumps([tool.input_schema, tool.output_schema])
 
 
-async def test_tools_list_is_the_golden_one_and_under_8000_bytes(
+async def test_tools_list_is_the_golden_one_under_8000_bytes_and_1800_tokens(
     client: Client, golden: Callable[[str, str], None]
 ) -> None:
     listed = (await client.list_tools()).model_dump(mode="json", by_alias=True, exclude_none=True)
-    assert len(json.dumps(listed, ensure_ascii=False, separators=(",", ":")).encode()) <= 8000
+    assert len(compact(listed).encode()) <= 8000 and tokens(compact(listed["tools"])) <= 1800
     golden("tools_list.json", json.dumps(listed["tools"], indent=1, sort_keys=True) + "\n")
 
 
@@ -66,8 +72,8 @@ async def test_a_search_answers_in_the_order_of_the_mentions_in_both_channels(
     text, structured = await ask(client, "search_candidates", mentions=mentions, limit=1)
     (index_id,) = (path.name for path in IndexLayout(served).generations.iterdir())
     found: list[dict[str, Any]] = [
-        {"id": "UMLS:C0000001", "label": "red fever", "score": 1.0, "matched": "rotes Fieber", "language": "de"},
-        {"id": "UMLS:C0000002", "label": "blue cough", "score": 1.0, "matched": "c0000002"},
+        {"id": "UMLS:C0000001", "label": "red fever", "score": 1.0},
+        {"id": "UMLS:C0000002", "label": "blue cough", "score": 1.0},
         {"id": "MADE:3", "label": "green rash", "score": 1.0},
     ]  # fmt: skip
     assert structured == {
@@ -78,8 +84,8 @@ async def test_a_search_answers_in_the_order_of_the_mentions_in_both_channels(
         "index": index_id,
     }
     assert text == (
-        "# rotes Fieber\nUMLS:C0000001\tred fever\t1\tvia rotes Fieber (de)\n"
-        "# c0000002\nUMLS:C0000002\tblue cough\t1\tvia c0000002\n"
+        "# rotes Fieber\nUMLS:C0000001\tred fever\t1\n"
+        "# c0000002\nUMLS:C0000002\tblue cough\t1\n"
         f"# Green Rash\nMADE:3\tgreen rash\t1\nindex {index_id}"
     )
 
@@ -95,9 +101,12 @@ async def test_a_detailed_search_adds_channel_types_and_the_start_of_the_definit
     assert (first["channel"], first["types"]) == ("exact", ["Disease", "Finding"])
     assert first["definition"] == "A red one."
     assert second["definition"] == LONG[:200]
-    assert "UMLS:C0000001\tred fever\t1\texact\tDisease; Finding\tA red one." in text
+    assert (second["matched"], second["language"]) == ("緑の発疹", "ja")
+    assert "red fever\t1\tvia red fever (en)\texact\tDisease; Finding\tA red one." in text
     concise = (await ask(client, "search_candidates", **arguments))[1]
-    assert not {"channel", "types", "definition"} & set(concise["results"][0]["candidates"][0])
+    assert not {"channel", "types", "definition", "language"} & set(
+        concise["results"][0]["candidates"][0]
+    )
 
 
 async def test_a_bad_mention_fails_alone_within_its_batch(client: Client) -> None:
@@ -117,14 +126,23 @@ async def test_a_bad_mention_fails_alone_within_its_batch(client: Client) -> Non
         {"mention": "x" * 513},
         {"mention": "a", "candidates": ["UMLS:C0000001", "NO:1\n# red fever\tUMLS:C0000001"]},
         {"mention": "", "candidates": ["UMLS:C0000001"]},
+        {"mention": "b", "context": "x" * 4001},
+        {"mention": "blue cough", "candidates": ["UMLS:C0000002"]},
     ]
-    answer = (await client.call_tool("rank_candidates", {"items": items})).content[0]
-    assert isinstance(answer, TextContent) and "items.3.mention" in answer.text
-    text, structured = await ask(client, "rank_candidates", items=items[:3])
-    assert [result.get("best") for result in structured["results"]] == ["UMLS:C0000001", None, None]
-    assert structured["results"][1]["error"] == TOO_LONG
-    assert f"not in index {structured['index']}: NO:1" in structured["results"][2]["error"]
-    assert sum(line.startswith("# ") for line in text.splitlines()) == 3  # none is made up
+    text, structured = await ask(client, "rank_candidates", items=items)
+    best = [result.get("best") for result in structured["results"]]
+    assert best == ["UMLS:C0000001", None, None, None, None, "UMLS:C0000002"]
+    errors = [result.get("error") for result in structured["results"]]
+    assert errors[1] == errors[3] == TOO_LONG
+    assert f"not in index {structured['index']}: NO:1" in errors[2]
+    assert errors[4] == "context has 4001 characters, at most 4000: send the sentence"
+    assert sum(line.startswith("# ") for line in text.splitlines()) == 6  # none is made up
+
+
+async def test_a_concise_search_names_the_alias_where_it_is_another_name(client: Client) -> None:
+    text, structured = await ask(client, "search_candidates", mentions=["rotes Fiebr"], limit=1)
+    (candidate,) = structured["results"][0]["candidates"]
+    assert candidate["matched"] == "rotes Fieber" and "\tvia rotes Fieber\n" in text
 
 
 async def test_the_largest_limit_returns_each_concept_once(client: Client) -> None:
@@ -135,7 +153,10 @@ async def test_the_largest_limit_returns_each_concept_once(client: Client) -> No
 
 async def test_the_index_card_holds_sources_counts_and_encoder(client: Client) -> None:
     listed = (await client.list_resources()).resources
-    assert [str(resource.uri) for resource in listed] == ["bioelx-mcp://index"]
+    assert [str(resource.uri) for resource in listed] == [
+        "bioelx-mcp://index",
+        "bioelx-mcp://guide",
+    ]
     card = await read(client, "bioelx-mcp://index")
     assert (card["concepts"], card["aliases"]) == (3, 8)
     assert card["languages"] == {"de": 3, "en": 3, "es": 1, "ja": 1}
@@ -152,20 +173,66 @@ async def test_a_concept_is_a_resource_by_its_curie_in_any_spelling(client: Clie
         "names": {"en": ["red fever"], "de": ["rotes Fieber"], "es": ["fiebre roja"]},
         "types": ["Disease", "Finding"],
         "definition": "A red one.",
-        "xrefs": ["X:1", "Y:2", "OLD:7"],
+        "parents": {"MADE:3": "green rash"},
+        "xrefs": ["OLD:7", "X:1", "Y:2"],
     }
     for spelling in ("UMLS:C0000001", "c0000001", "OLD:7"):
         assert await read(client, f"bioelx-mcp://concept/{spelling}") == expected
-    text, structured = await ask(
-        client, "get_concepts", ids=["c0000001", "MADE:9\nX", "UMLS:C0000002"]
+    detailed: dict[str, Any] = {"ids": ["c0000001"], "response_format": "detailed"}
+    text, structured = await ask(client, "get_concepts", **detailed)
+    assert structured["concepts"] == [expected]
+    assert text.startswith(
+        "UMLS:C0000001\tred fever\tDisease; Finding\ten: red fever; de: rotes Fieber; es: fiebre roja\t"
+        "A red one.\tparents MADE:3 green rash\tOLD:7 X:1 Y:2\n"
     )
-    assert structured["concepts"][0] == expected
-    assert structured["concepts"][1] == {
-        "id": "UMLS:C0000002",
-        "label": "blue cough",
-        "names": {"en": ["blue cough"], "de": ["blauer Husten"]},
-    }
-    assert structured["not_found"] == ["MADE:9\nX"] and "MADE:9 X\tNOT FOUND" in text.splitlines()
+
+
+async def test_concepts_are_short_each_once_and_say_what_replaced_what(client: Client) -> None:
+    ids = ["old_7", "c0000001", "MADE:9\nX", "MADE:3", "x" * 10_000]
+    text, structured = await ask(client, "get_concepts", ids=ids)
+    red, green = structured["concepts"]
+    assert red["id"] == "UMLS:C0000001" and red["names"] == {"en": ["red fever"]}
+    assert "xrefs" not in red and red["parents"] == {"MADE:3": "green rash"}
+    assert green["definition"] == LONG[:200] and "parents" not in green
+    assert structured["replaced_by"] == {"OLD:7": "UMLS:C0000001"}
+    assert structured["not_found"] == ["MADE:9\nX", "x" * 256]
+    lines = text.splitlines()
+    assert "OLD:7\treplaced by UMLS:C0000001" in lines and "MADE:9 X\tNOT FOUND" in lines
+
+
+async def test_the_guide_is_short_and_names_tools_that_exist(client: Client) -> None:
+    (contents,) = (await client.read_resource("bioelx-mcp://guide")).contents
+    assert isinstance(contents, TextResourceContents) and contents.mime_type == "text/markdown"
+    named = set(re.findall(r"`([a-z]+_[a-z]+)`", contents.text)) - {"mondo_0005148", "replaced_by"}
+    assert named == set(TOOLS) and len(contents.text) < 2000
+
+
+@pytest.mark.parametrize(
+    ("typed", "found"),
+    [
+        ("UMLS:C000000", ["UMLS:C0000001", "UMLS:C0000002"]),
+        ("c0000002", ["UMLS:C0000002"]),
+        ("umls:c", ["UMLS:C0000001", "UMLS:C0000002"]),
+        ("made_", ["MADE:3"]),
+        (" ma", ["MADE:3"]),
+        ("", ["MADE:3", "UMLS:C0000001", "UMLS:C0000002"]),
+        ("UMLS:C9", []),
+        ("\udcff", []),
+        ("_" * 10_000, []),
+    ],
+)
+async def test_an_id_is_completed_in_any_spelling(
+    client: Client, typed: str, found: list[str]
+) -> None:
+    template = ResourceTemplateReference(type="ref/resource", uri="bioelx-mcp://concept/{curie}")
+    completion = (await client.complete(template, {"name": "curie", "value": typed})).completion
+    assert (completion.values, completion.total) == (found, len(found))
+    assert not completion.has_more
+
+
+async def test_nothing_else_is_completed(client: Client) -> None:
+    prompt = PromptReference(type="ref/prompt", name="link_entities")
+    assert (await client.complete(prompt, {"name": "text", "value": "a"})).completion.values == []
 
 
 @pytest.mark.parametrize("uri", ["bioelx-mcp://concept/MADE:9", "bioelx-mcp://nothing"])

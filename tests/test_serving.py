@@ -118,6 +118,6 @@ async def test_a_broken_index_is_told_on_the_first_call_with_the_mend(
 async def test_what_a_library_prints_while_serving_goes_to_stderr(
     served: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    async with Client(build_server(load_settings(index=served), guard_stdout=True)):
+    async with Client(build_server(load_settings(index=served), stdio=True)):
         sys.stdout.write("from a library\n")
     assert capsys.readouterr() == ("", "from a library\n")

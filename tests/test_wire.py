@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from callers import ask
+from callers import ask, compact, tokens
 from hypothesis import given
 from hypothesis import strategies as st
 from mcp import Client
@@ -54,13 +54,32 @@ async def test_both_channels_hold_the_same_facts(
     assert [fact for fact in leaves(structured) if fact not in text] == []
 
 
+MENTIONS = [
+    "heart attack", "high blood pressure", "NIDDM", "aspirin", "liver",
+    "Herzinfarkt", "心肌梗塞", "ไซนัสอักเสบ", "falta de aire", "инсульт",
+]  # fmt: skip
+
+
 @pytest.mark.anyio
-async def test_a_candidate_costs_at_most_30_tokens_of_concise_text(starter_index: Path) -> None:
-    """Tokens are taken as characters / 4, as is usual for English; the mentions are English."""
-    mentions = ["heart attack", "high blood pressure", "NIDDM", "aspirin", "liver"]
+@pytest.mark.parametrize("limit", [5, 10])
+async def test_a_candidate_costs_at_most_30_tokens_in_either_channel(
+    starter_index: Path, limit: int
+) -> None:
+    """Tokens of o200k_base (bpe-openai), mentions and all else counted in; JSON without spaces, as clients show it."""
     async with Client(build_server(load_settings(index=starter_index))) as client:
-        text, _ = await ask(client, "search_candidates", mentions=mentions, limit=10)
-    assert text.count("\t1\t") >= 1 and len(text) / 4 / 50 <= 30
+        text, structured = await ask(client, "search_candidates", mentions=MENTIONS, limit=limit)
+    candidates = sum(len(result["candidates"]) for result in structured["results"])
+    assert candidates == len(MENTIONS) * limit
+    assert tokens(text) / candidates <= 25
+    assert tokens(compact(structured)) / candidates <= 30
+
+
+@pytest.mark.anyio
+async def test_a_concept_costs_little_unless_details_are_asked_for(starter_index: Path) -> None:
+    async with Client(build_server(load_settings(index=starter_index))) as client:
+        ids = ["C0027051", "C0011860", "C0004057", "C0015967"]
+        text, structured = await ask(client, "get_concepts", ids=ids)
+    assert max(tokens(text), tokens(compact(structured))) / len(ids) <= 120
 
 
 TEXTS = st.text(max_size=12)
