@@ -5,7 +5,7 @@ The file is TOML, named by BIOELX_CONFIG, else `bioelx-mcp/config.toml` in the u
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import platformdirs
 from pydantic import Field, ValidationError
@@ -37,20 +37,39 @@ class Settings(BaseSettings):
     )
     threads: int = Field(default=0, ge=0, description="threads of the encoder; 0: as many as cores")
     ranker_url: str | None = Field(
-        default=None, description="a vLLM server, such as http://127.0.0.1:8000"
+        default=None, description="a model server, such as http://127.0.0.1:8000"
+    )
+    ranker_backend: Literal["auto", "score", "completions", "rerank", "chat", "in-process"] = Field(
+        default="auto",
+        description="how the server is asked, the first that it offers if not given; in-process: vLLM runs in here",
     )
     ranker_model: str | None = Field(
         default=None, description="its model; the one it serves if not given"
     )
     ranker_key: str | None = Field(
         default=None,
-        description="bearer token for the ranker's server",
+        description="bearer token for the servers",
         pattern="^[!-~]+$",  # what a header can hold; else the client's error would cite the key
         repr=False,
     )
     ranker_timeout: float = Field(default=30.0, gt=0, description="seconds for one request")
+    letters_url: str | None = Field(
+        default=None, description="a server that takes a second look where the best two are close"
+    )
+    letters_model: str | None = Field(
+        default=None, description="its model; the one it serves if not given"
+    )
+    letters_prompt: str = Field(
+        default="letters", description="its prompt: one that ships, or the path of a prompt file"
+    )
     prompt: str = Field(
         default="qwen3-reranker", description="a prompt that ships, or the path of a prompt file"
+    )
+    prompts: Path | None = Field(
+        default=None, description="a directory of prompts that goes before those that ship"
+    )
+    prompt_language: str | None = Field(
+        default=None, description="language of the instructions; the prompt's own if not given"
     )
 
     @classmethod

@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from bioelx_mcp.backends.vllm_http import VllmHttpBackend
 from vllm_server import MODEL, Server, find_python, serve
 
-from bioelx_mcp.backends.vllm_http import VllmHttpBackend
 from bioelx_mcp.linker import Linker
 from bioelx_mcp.prompt import load_prompt, render_document, render_query
 from bioelx_mcp.ranker import Ranker
