@@ -46,4 +46,4 @@ def run_server(command: Sequence[str]) -> None:
         raise MissingExtraError(
             "serve-ranker needs vLLM: pip install 'bioelx-mcp[vllm]', or --print the command for another machine"
         )
-    os.execv(program, command)  # noqa: S606  our own words, no shell
+    os.execv(program, list(command))  # noqa: S606  our own words, no shell

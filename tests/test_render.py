@@ -184,7 +184,7 @@ def test_what_is_too_long_is_told_shorter_and_the_suffix_is_whole(
     mention = Mention("tale", f"{'痛' * 5000}tale{'痛' * 5000}", 5000)
     rendered = render(mention, FEVER, LONG, FEVER, limit=limit, count=count)
     whole = [rendered.head + tail for tail in rendered.tails]
-    counts = asyncio.run(count(whole))  # type: ignore[arg-type]
+    counts: list[int] = asyncio.run(count(whole))  # type: ignore[arg-type]
     assert all(size <= limit for size in counts)
     assert all(text.endswith(SUFFIX) for text in whole)
     assert "[[tale]]" in rendered.query
