@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from model_server import ModelServer, Reply, Request, Script, vllm_reranker
+from conftest import write_tsv
+from model_server import ModelServer, Reply, Request, Script, vllm_reranker, vllm_writer
 
 from bioelx_mcp.errors import MissingArtifactError, UsageError
 from bioelx_mcp.linker import Linker
-from bioelx_mcp.schema import Mention
+from bioelx_mcp.prompt import SHIPPED
+from bioelx_mcp.render import Description
+from bioelx_mcp.schema import AliasHit, Candidate, Mention
 from bioelx_mcp.settings import load_settings
 
 HOMONYMS = ("AS", "HD", "AD", "PTX")
@@ -192,3 +195,54 @@ def test_a_server_that_is_gone_degrades_to_the_order_of_the_search(ranked: Ranke
     assert ranking.best == ranking.candidates[0]
     assert ranking.ranker == "retrieval"
     assert ranking.degraded == f"{server.url}/v1/models answered 503: gone"
+
+
+def test_a_candidate_is_told_in_the_language_of_the_mention_in_english_and_with_its_parents(
+    tmp_path: Path, build: Callable[..., Any]
+) -> None:
+    header = ("concept_id", "name", "lang", "kind", "definition", "parents", "semantic_types")
+    rows = [
+        ("MADE:1", "red fever", "en", "preferred", "A red one.", "MADE:2|MADE:404", "Disease"),
+        ("MADE:1", "scarlet heat", "en", "synonym", "", "", ""),
+        ("MADE:1", "rotes Fieber", "de", "translation", "", "", ""),
+        ("MADE:1", "Rotfieber", "de-AT", "translation", "", "", ""),
+        ("MADE:1", "fiebre roja", "es", "translation", "", "", ""),
+        ("MADE:2", "fever", "en", "preferred", "", "", ""),
+        ("MADE:2", "Fieber", "de", "translation", "", "", ""),
+    ]
+    build(write_tsv(tmp_path / "parents.tsv", [header, *rows]), tmp_path / "parents")
+    linker = Linker.open(tmp_path / "parents")
+    candidates = linker.search(["rotes Fieber"], 2)[0]
+    told = {one.name: one for one in linker._describe(candidates)}
+    red = told["red fever"]
+    assert red.names[:2] == ("rotes Fieber", "red fever")  # the match, then each language in turn
+    assert set(red.names) == {"rotes Fieber", "red fever", "Rotfieber", "scarlet heat"}
+    assert red.parents == ("fever",)
+    assert (red.types, red.definition) == (("Disease",), "A red one.")
+    assert told["fever"].names == ("Fieber", "fever")
+
+
+def test_of_a_candidate_from_elsewhere_only_what_it_says_itself_is_told(linker: Linker) -> None:
+    hit = AliasHit("x-itis", "en", "", "dense", 0.5)
+    candidate = Candidate("MADE:9", "inflammation of x", ("Disease",), 0.5, hit)
+    assert linker._describe([candidate]) == [
+        Description("inflammation of x", ("Disease",), ("x-itis",))
+    ]
+
+
+def test_a_second_look_and_prompts_of_ones_own_come_from_the_settings(
+    linker: Linker, model_server: Callable[[Script], ModelServer], tmp_path: Path
+) -> None:
+    text = (SHIPPED / "qwen3-reranker.toml").read_text(encoding="utf-8")
+    mine = text.replace('id = "qwen3-reranker"', 'id = "mine"')
+    (tmp_path / "mine.toml").write_text(mine, encoding="utf-8")
+    writer = vllm_writer(lambda prompt, labels: [-1.0 - 0.1 * i for i in range(len(labels))])
+    server = model_server(writer)
+    settings = load_settings(
+        ranker_url=server.url, letters_url=server.url, prompts=tmp_path, prompt="mine",
+        prompt_language="de",
+    )  # fmt: skip
+    (ranking,) = Linker(linker._index, settings).link(["AS"], 4)
+    assert ranking.ranker == "writer/mine@2/de+writer/letters@1/de"
+    assert ranking.degraded == ""
+    assert ranking.agreement is not None
