@@ -4,6 +4,7 @@ import json
 import math
 import socket
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -32,7 +33,8 @@ Script = Callable[[Request], Reply]
 
 
 class ModelServer(ThreadingHTTPServer):
-    """Listens on a free port; `requests` holds what was asked."""
+    """Listens on a free port; `requests` holds what was asked; `left_alone` is set when a client closes the
+    connection before it has its answer."""
 
     def __init__(self, script: Script) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -40,6 +42,7 @@ class ModelServer(ThreadingHTTPServer):
         self.requests: list[Request] = []
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.stopped = threading.Event()
+        self.left_alone = threading.Event()
         self._thread = threading.Thread(target=self.serve_forever, args=(0.02,))
         self._thread.start()
 
@@ -59,8 +62,13 @@ class _Handler(BaseHTTPRequestHandler):
         request = Request(self.command, self.path, dict(self.headers), body)
         self.server.requests.append(request)
         reply = self.server.script(request)
-        if self.server.stopped.wait(reply.delay):
-            return
+        end = time.monotonic() + reply.delay
+        while (left := end - time.monotonic()) > 0:
+            if self._left_alone():
+                self.server.left_alone.set()
+                return
+            if self.server.stopped.wait(min(left, 0.02)):
+                return
         if reply.status == 0:
             self.connection.shutdown(socket.SHUT_RDWR)
             return
@@ -70,6 +78,13 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(text.encode())
+
+    def _left_alone(self) -> bool:
+        """Whether the client has closed the connection."""
+        try:
+            return self.connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+        except BlockingIOError:
+            return False
 
     do_GET = do_POST = _answer  # noqa: N815
 

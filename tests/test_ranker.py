@@ -259,7 +259,8 @@ def test_ranking_that_is_stopped_closes_its_requests(model_server: Served) -> No
             return Reply(delay=60)
         return good(request)
 
-    ranker = Ranker(describe, PROMPT, ProbingBackend(HttpServer(model_server(script).url)))
+    server = model_server(script)
+    ranker = Ranker(describe, PROMPT, ProbingBackend(HttpServer(server.url)))
     items = [(Mention(f"m{i}"), candidates(2)) for i in range(20)]
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(ranker.rank_candidates, items, stop)
@@ -267,6 +268,7 @@ def test_ranking_that_is_stopped_closes_its_requests(model_server: Served) -> No
         stop.set()
         with pytest.raises(CancelledError):
             future.result(10)
+    assert server.left_alone.wait(10)
 
 
 def test_a_stop_that_is_not_used_changes_nothing() -> None:
