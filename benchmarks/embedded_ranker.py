@@ -9,7 +9,7 @@ mention; fitted on eleven of twelve groups (ten languages of XL-BEL, two of PubT
 import argparse
 import re
 import sys
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,6 @@ from bioelx_mcp.text import character_grams, normalize_alias, normalize_concept_
 
 Floats = NDArray[np.float64]
 CANDIDATES = 10
-QUERIES = 1000  # of a group, at most
 NAMES = 6  # of a candidate
 CHUNK = 48  # characters of context that the encoder, made for names, reads at a time
 PENALTY = 10.0
@@ -115,7 +114,7 @@ def read_pubtator(path: Path) -> list[Query]:
             high = found + 1 if (found := text.find(". ", end)) >= 0 else len(text)
             mention = Mention(fields[3], text[low:high], start - low)
             queries.setdefault((fields[0], fields[3]), Query(mention, gold, "en", str(path)))
-    return list(queries.values())[:QUERIES]
+    return list(queries.values())
 
 
 def weigh(linker: Linker, group: str, queries: Sequence[Query]) -> list[Choice]:
@@ -204,9 +203,6 @@ def fit(choices: Sequence[Choice], columns: Sequence[int]) -> tuple[Floats, Floa
     """(weights, scale of each column) of a conditional logit, by Newton's method."""
     usable = [c for c in choices if c.right.any() and not c.right.all()]
     scale = np.concatenate([c.evidence[:, columns] for c in usable]).std(axis=0) + 1e-9
-    # Groups count alike, however many mentions they have.
-    counts = Counter(choice.group for choice in usable)
-    each = {group: len(usable) / len(counts) / count for group, count in counts.items()}
     weights = np.zeros(len(columns))
     for _ in range(12):
         gradient, curvature = -PENALTY * weights, np.eye(len(columns)) * PENALTY
@@ -214,9 +210,9 @@ def fit(choices: Sequence[Choice], columns: Sequence[int]) -> tuple[Floats, Floa
             rows = choice.evidence[:, columns] / scale
             p = softmax(rows @ weights)
             q = p * choice.right / (p @ choice.right)  # several may be right
-            gradient += each[choice.group] * (q - p) @ rows
+            gradient += (q - p) @ rows
             centred = rows - p @ rows
-            curvature += each[choice.group] * (centred * p[:, None]).T @ centred
+            curvature += (centred * p[:, None]).T @ centred
         weights = weights + np.linalg.solve(curvature, gradient)
     return weights, scale
 

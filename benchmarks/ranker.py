@@ -152,20 +152,23 @@ def measure_speed(linker: Linker, server: Server) -> dict[str, Any]:
     """Mentions a second with ten candidates, by our ranker and by bare requests of the same bodies, in turn."""
     ours: list[float] = []
     bare: list[float] = []
+    cpu = [0.0, 0.0]
     backend = ProbingBackend(HttpServer(server.url, timeout=300))
     first = Ranker(linker._describe, POINTWISE, backend)
     for turn in range(ROUNDS + 1):
         items = [(one, linker.search([one], 10)[0]) for one in map(mention, range(32))]
         ranker = Ranker(linker._describe, POINTWISE, backend)
         ranker._background = first._background
-        started = time.perf_counter()
+        started, busy = time.perf_counter(), time.process_time()
         rankings = ranker.rank_candidates(items)
         seconds = time.perf_counter() - started
+        cpu[0] += time.process_time() - busy
         first._background = ranker._background
         assert not any(ranking.degraded for ranking in rankings)
         bodies = [body(prompts_for(linker, one, 10)) for one, _ in items]
-        started = time.perf_counter()
+        started, busy = time.perf_counter(), time.process_time()
         asyncio.run(post(server.url, bodies))
+        cpu[1] += time.process_time() - busy
         if turn:  # the first fills the server's cache
             bare.append(time.perf_counter() - started)
             ours.append(seconds)
@@ -174,6 +177,8 @@ def measure_speed(linker: Linker, server: Server) -> dict[str, Any]:
         "ours, mentions a second": 32 / statistics.median(ours),
         "bare, mentions a second": 32 / statistics.median(bare),
         "overhead": statistics.median(a / b for a, b in zip(ours, bare, strict=True)) - 1,
+        "ours, CPU ms a mention": 1000 * cpu[0] / 32 / (ROUNDS + 1),
+        "bare, CPU ms a mention": 1000 * cpu[1] / 32 / (ROUNDS + 1),
         "rounds": [list(pair) for pair in zip(ours, bare, strict=True)],
     }
 
@@ -210,7 +215,8 @@ def render(result: dict[str, Any]) -> str:
     speed = result["speed"]
     lines.append(
         f"\nten candidates: {speed['ours, mentions a second']:.1f} mentions a second, bare requests "
-        f"{speed['bare, mentions a second']:.1f}; overhead {100 * speed['overhead']:+.1f}% (median of {ROUNDS} rounds in turn)"
+        f"{speed['bare, mentions a second']:.1f}; overhead {100 * speed['overhead']:+.1f}% (median of {ROUNDS} rounds in turn); "
+        f"CPU of the client {speed['ours, CPU ms a mention']:.1f} ms a mention, bare {speed['bare, CPU ms a mention']:.1f}"
     )
     return "\n".join([*lines, ""])
 
