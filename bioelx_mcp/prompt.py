@@ -150,6 +150,8 @@ def load_prompt(
 
 
 def _find(name: str, directory: Path | None) -> Path:
+    if directory is not None and not directory.is_dir():
+        raise MissingArtifactError(f"no directory of prompts {directory} (BIOELX_PROMPTS)")
     places = [place for place in (directory, SHIPPED) if place is not None]
     found = [Path(name)] if name.endswith(".toml") else [p / f"{name}.toml" for p in places]
     for path in found:

@@ -112,6 +112,8 @@ def test_a_directory_of_ones_own_goes_before_what_ships(tmp_path: Path) -> None:
     )
     assert load_prompt("qwen3-reranker", PointwisePrompt, directory=tmp_path).id == "mine"
     assert load_prompt("letters", ListwisePrompt, directory=tmp_path).id == "letters"
+    with pytest.raises(MissingArtifactError, match="no directory of prompts /nowhere"):
+        load_prompt("letters", ListwisePrompt, directory=Path("/nowhere"))
 
 
 def test_a_calibration_holds_for_its_model_wherever_it_is_served_from(tmp_path: Path) -> None:
