@@ -82,9 +82,10 @@ class _Handler(BaseHTTPRequestHandler):
     def _left_alone(self) -> bool:
         """Whether the client has closed the connection."""
         try:
-            return self.connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+            peeked: bytes = self.connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
         except BlockingIOError:
             return False
+        return not peeked
 
     do_GET = do_POST = _answer  # noqa: N815
 
