@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 # The CPU build of torch: an unpinned torch may bring gigabytes of CUDA.
 TORCH  ?= torch==2.13.0
 
-.PHONY: help install demo test test-shared test-mcp test-vllm check fix cov golden bench bench-retriever bench-training bench-server bench-sources bench-scale bundle wheel clean
+.PHONY: help install demo test test-shared test-mcp test-vllm check fix cov golden bench bench-ranker bench-retriever bench-training bench-server bench-sources bench-scale bundle wheel clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:/' | column -t -s:
@@ -88,6 +88,10 @@ bench-server: $(BIN)/.dev ## the MCP server under load for a minute, and what it
 
 bundle: $(BIN)/.base ## the folder that `mcpb pack` makes a Claude Desktop bundle of, in build/bundle
 	$(BIN)/python mcpb/make_bundle.py build/bundle
+
+bench-ranker: $(BIN)/.dev ## ranking on a real vLLM: tokens, passes, mentions a second, overhead
+	tests/vllm/setup.sh .venv-vllm
+	VLLM_PYTHON=.venv-vllm/bin/python $(BIN)/python benchmarks/ranker.py --out benchmarks/results/ranker.json
 
 wheel: $(BIN)/.base ## the wheel, in dist/
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .

@@ -37,7 +37,7 @@ IndexOption = Annotated[
     typer.Option("--index", help="Index directory; the starter index if not given. [BIOELX_INDEX]"),
 ]
 RankerOption = Annotated[
-    str | None, typer.Option("--ranker-url", help="vLLM server that ranks. [BIOELX_RANKER_URL]")
+    str | None, typer.Option("--ranker-url", help="Model server that ranks. [BIOELX_RANKER_URL]")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="JSON lines instead of a table.")]
 LanguageOption = Annotated[
@@ -181,6 +181,29 @@ def serve(
     from bioelx_mcp.server import build_server
 
     build_server(settings, stdio=True).run()
+
+
+@app.command("serve-ranker")
+def serve_ranker(
+    model: Annotated[
+        str, typer.Argument(help="0.6B, 4B or 8B of Qwen3-Reranker, a hub name, or a directory.")
+    ],
+    port: Annotated[int, typer.Option(help="Port on this machine.")] = 8000,
+    max_tokens: Annotated[int, typer.Option(help="The longest prompt, in tokens.")] = 8192,
+    only_print: Annotated[
+        bool, typer.Option("--print", help="Only print the command, for a machine that has a GPU.")
+    ] = False,
+) -> None:
+    """Start a vLLM server with the options that ranking needs; other commands take its --ranker-url."""
+    import shlex
+
+    from bioelx_mcp.ranker_server import run_server, vllm_command
+
+    command = vllm_command(model, port, max_tokens)
+    if only_print:
+        typer.echo(shlex.join(command))
+        return
+    run_server(command)
 
 
 @app.command()

@@ -82,9 +82,15 @@ def _packages() -> Finding:
 
 
 def _prompt(settings: Settings) -> Finding:
-    from bioelx_mcp.prompt import load_prompt
+    from bioelx_mcp.prompt import PointwisePrompt, load_prompt
 
-    return Finding("prompt", "ok", load_prompt(settings.prompt).label)
+    prompt = load_prompt(
+        settings.prompt,
+        PointwisePrompt,
+        directory=settings.prompts,
+        language=settings.prompt_language,
+    )
+    return Finding("prompt", "ok", prompt.label)
 
 
 def _open(settings: Settings) -> "Linker":
@@ -115,7 +121,7 @@ def _encoder(linker: "Linker") -> Finding:
 
 def _ranker(settings: Settings, linker: "Linker") -> Finding:
     if settings.ranker_url is None:
-        mend = "set BIOELX_RANKER_URL to a vLLM server to rank by context (README)"
+        mend = "set BIOELX_RANKER_URL to a model server to rank by context (`bioelx-mcp serve-ranker` starts one)"
         return Finding("ranker", "note", "none: the order of the search stands", mend)
     began = time.perf_counter()
     (ranking,) = linker.link([Mention("fever", "The fever began yesterday.")], 2)

@@ -47,14 +47,16 @@ class InvalidArtifactError(BioelxError):
 class RankerBackendError(BioelxError):
     """The ranker's model server cannot be reached or its answer cannot be used.
 
-    `silent`: it gave no answer at all, so that a further request would wait in vain as well.
+    `silent`: it gave no answer at all, so that a further request would wait in vain as well. `status`: of the
+    HTTP answer that was an error.
     """
 
     exit_code = 6
 
-    def __init__(self, message: str, *, silent: bool = False) -> None:
+    def __init__(self, message: str, *, silent: bool = False, status: int | None = None) -> None:
         super().__init__(message)
         self.silent = silent
+        self.status = status
 
 
 def problems(error: "ValidationError") -> list[tuple[str, str]]:

@@ -1,171 +1,184 @@
-"""Prompt files: loaded, checked, rendered. Text from contexts and knowledge bases is data, never markup.
+"""Prompt files: what the ranker is told, as data; loaded and checked here, rendered by `render.py`.
 
-A prompt ships by its id (`prompts/ID.toml`) or is any TOML file. A multi-line string's first line break is
-TOML's and not part of it; `suffix` follows the document directly.
+A prompt ships by its id (`prompts/ID.toml`), lies in a directory of the user's own, or is any TOML file. A
+multi-line string's first line break is TOML's and not part of it; `suffix` follows the document directly.
 """
 
 import re
 import tomllib
-import unicodedata
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bioelx_mcp.errors import InvalidArtifactError, MissingArtifactError, problems
-from bioelx_mcp.schema import Concept, Mention
-from bioelx_mcp.text import find_mention, mark_mention
 
 _HERE = Path(__file__).parent
 # Inside the wheel the prompts lie in the package; in a checkout they are its neighbour.
 SHIPPED = _HERE / "prompts" if (_HERE / "prompts").is_dir() else _HERE.parent / "prompts"
+PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
-_PLACEHOLDER = re.compile(r"\{(\w+)\}")
-_CONTROL_TOKENS = re.compile(
-    r"<\s*(?=\||/?\s*(?:think|s|tool_call|tool_response)\b)", re.IGNORECASE
-)
-_FIELDS: dict[str, set[str]] = {
-    "query": {"instruction", "context"},
-    "document": {"name", "types", "names", "definition"},
-    "types": {"types"},
-    "names": {"names"},
-    "definition": {"definition"},
+# What may stand between braces, and after the colon what must.
+_PARTS = "name types names parents definition"
+_FIELDS = {
+    "prefix": "system:",
+    "query": "instruction context:context",
+    "document": f"{_PARTS} options:",
+    "option": f"letter {_PARTS}:letter name",
+    "none": "letter:letter",
+    "types": "types:types",
+    "names": "names:names",
+    "parents": "parents:parents",
+    "definition": "definition:definition",
 }
+_NEEDED_BY_KIND = {"pointwise": "name", "listwise": "options"}
+
+
+class Calibration(BaseModel):
+    """Fitted on development data for one model: the log-odds are divided by the temperature."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    temperature: float = Field(gt=0)
+    nil_threshold: float = Field(ge=0, le=1)
 
 
 class Prompt(BaseModel):
-    """A pointwise prompt: is this document the concept that the marked mention means?
+    """What all prompts have. `types` to `definition` are the parts that are left out where a concept has none.
 
-    `types`, `names` and `definition` are the parts of `document` that are left out where a concept has none.
+    `max_tokens` bounds a whole prompt, `max_context` and `max_definition` characters, the others names.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     id: str = Field(min_length=1)
     version: int = Field(ge=1)
-    kind: Literal["pointwise"]
     marks: tuple[str, str]
+    system: str
     prefix: str
-    instruction: str
+    suffix: str
+    language: str = "en"
+    instructions: dict[str, str] = Field(min_length=1)
     query: str
     document: str
     types: str
     names: str
+    parents: str
     definition: str
-    suffix: str
+    max_tokens: int = Field(ge=256)
     max_context: int = Field(ge=100)
     max_definition: int = Field(ge=0)
     max_names: int = Field(ge=0)
-    temperature: float = Field(gt=0)
-    nil_threshold: float = Field(ge=0, le=1)
+    max_parents: int = Field(ge=0)
+
+    @property
+    def instruction(self) -> str:
+        return self.instructions[self.language]
 
     @property
     def label(self) -> str:
-        """What a result cites: `id@version`."""
-        return f"{self.id}@{self.version}"
+        """What a result cites: `id@version`, and the language where it is not English."""
+        return f"{self.id}@{self.version}" + (f"/{self.language}" * (self.language != "en"))
 
 
-def load_prompt(name: str) -> Prompt:
-    """A prompt by the id of a shipped one, or by the path of a TOML file.
+class PointwisePrompt(Prompt):
+    """Is this document the concept that the marked mention means? The first label says yes, the second no.
+
+    `temperature` and `nil_threshold` hold for models that `calibration` does not name.
+    """
+
+    kind: Literal["pointwise"]
+    labels: tuple[str, str]
+    temperature: float = Field(gt=0)
+    nil_threshold: float = Field(ge=0, le=1)
+    calibration: dict[str, Calibration] = {}
+
+    def calibrated(self, model: str) -> Calibration:
+        """For this model, under whatever organisation or directory it is served."""
+        for name, found in self.calibration.items():
+            if _last(name) == _last(model):
+                return found
+        return Calibration(temperature=self.temperature, nil_threshold=self.nil_threshold)
+
+
+class ListwisePrompt(Prompt):
+    """Which of these lettered options is meant, if any? Asked where the best two are within `margin` log-odds.
+
+    The first `candidates` are asked about in `orders` cyclic orders.
+    """
+
+    kind: Literal["listwise"]
+    option: str
+    none: str
+    candidates: int = Field(ge=2, le=8)
+    orders: int = Field(ge=2, le=9)
+    margin: float = Field(gt=0)
+
+
+P = TypeVar("P", bound=Prompt)
+
+
+def load_prompt(
+    name: str, kind: type[P], *, directory: Path | None = None, language: str | None = None
+) -> P:
+    """A prompt by its id, in the user's directory or else shipped, or by the path of a TOML file.
+
+    Args:
+        kind: what it must be, `PointwisePrompt` or `ListwisePrompt`.
+        language: of the instruction; the file's own choice if not given.
 
     Raises:
         MissingArtifactError: there is no such prompt.
         InvalidArtifactError: a field is missing, unknown or wrong; the message names file and field.
     """
-    path = Path(name) if name.endswith(".toml") else SHIPPED / f"{name}.toml"
+    path = _find(name, directory)
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        known = ", ".join(sorted(p.stem for p in SHIPPED.glob("*.toml")))
-        raise MissingArtifactError(
-            f"no prompt {name!r}; shipped: {known}; or give the path of a .toml"
-        ) from None
     except (OSError, ValueError) as error:
         raise InvalidArtifactError(f"{path}: not a TOML file ({error})") from error
     try:
-        prompt = Prompt.model_validate(raw)
+        prompt = kind.model_validate(raw if language is None else raw | {"language": language})
     except ValidationError as error:
         where, what = problems(error)[0]
         raise InvalidArtifactError(f"{path}: {where}: {what}") from error
-    for field, known_names in _FIELDS.items():
-        if unknown := set(_PLACEHOLDER.findall(getattr(prompt, field))) - known_names:
-            raise InvalidArtifactError(
-                f"{path}: {field}: unknown placeholder {{{sorted(unknown)[0]}}}"
-            )
-    for field, needed in (("query", "context"), ("document", "name")):
-        if f"{{{needed}}}" not in getattr(prompt, field):
-            raise InvalidArtifactError(f"{path}: {field}: lacks the placeholder {{{needed}}}")
+    if prompt.language not in prompt.instructions:
+        raise InvalidArtifactError(
+            f"{path}: instructions: none in {prompt.language!r}; there are {', '.join(sorted(prompt.instructions))}"
+        )
+    _check_placeholders(path, prompt, raw["kind"])
     return prompt
 
 
-def render_query(prompt: Prompt, mention: Mention) -> str:
-    """What all candidates of a mention share: prefix, instruction, and the mention marked in its context."""
-    context, start = _window(mention, prompt.max_context)
-    parts = _split(context, mention.text, start)
-    before, name, after = (neutralize(part, prompt.marks) for part in parts)
-    marked = mark_mention(before + name + after, name, len(before), marks=prompt.marks)
-    return prompt.prefix + _fill(prompt.query, instruction=prompt.instruction, context=marked)
-
-
-def render_document(prompt: Prompt, concept: Concept, names: Sequence[str]) -> str:
-    """What is told of one candidate, and the suffix."""
-    marks = prompt.marks
-
-    def part(template: str, field: str, text: str) -> str:
-        return _fill(template, **{field: neutralize(text, marks)}) if text else ""
-
-    definition = concept.definition
-    if len(definition) > prompt.max_definition:
-        kept = definition[: prompt.max_definition].rsplit(" ", 1)[0]
-        definition = f"{kept} ..." if kept else ""
-    others = [name for name in dict.fromkeys(names) if name != concept.preferred_name][
-        : prompt.max_names
-    ]
-    return (
-        _fill(
-            prompt.document,
-            name=neutralize(concept.preferred_name, marks),
-            types=part(prompt.types, "types", ", ".join(concept.semantic_types)),
-            names=part(prompt.names, "names", "; ".join(others)),
-            definition=part(prompt.definition, "definition", definition),
-        )
-        + prompt.suffix
+def _find(name: str, directory: Path | None) -> Path:
+    if directory is not None and not directory.is_dir():
+        raise MissingArtifactError(f"no directory of prompts {directory} (BIOELX_PROMPTS)")
+    places = [place for place in (directory, SHIPPED) if place is not None]
+    found = [Path(name)] if name.endswith(".toml") else [p / f"{name}.toml" for p in places]
+    for path in found:
+        if path.is_file():
+            return path
+    known = ", ".join(sorted(path.stem for place in places for path in place.glob("*.toml")))
+    raise MissingArtifactError(
+        f"no prompt {name!r}; there are {known}; or give the path of a .toml"
     )
 
 
-def neutralize(text: str, marks: tuple[str, str]) -> str:
-    """The text on one line, without chat-control tokens, control characters, bidi overrides or our marks."""
-    clean = "".join(
-        " " if unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp") else char
-        for char in text
-    )
-    for mark in marks:  # overlapping ones too: of "[[[" nothing may be left
-        first, rest = re.escape(mark[:1]), re.escape(mark[1:])
-        clean = re.sub(f"({first})(?={rest})", r"\1 " if rest else " ", clean)
-    return re.sub(" {2,}", " ", _CONTROL_TOKENS.sub("< ", clean))
+def _check_placeholders(path: Path, prompt: Prompt, kind: str) -> None:
+    for field, rule in _FIELDS.items():
+        known, needed = (set(part.split()) for part in rule.split(":"))
+        if field == "document":
+            needed = {_NEEDED_BY_KIND[kind]}
+            known = known - {"options"} if kind == "pointwise" else needed
+        given = set(PLACEHOLDER.findall(getattr(prompt, field, "")))
+        if unknown := given - known:
+            raise InvalidArtifactError(
+                f"{path}: {field}: unknown placeholder {{{sorted(unknown)[0]}}}"
+            )
+        if hasattr(prompt, field) and (lacking := needed - given):
+            raise InvalidArtifactError(
+                f"{path}: {field}: lacks the placeholder {{{sorted(lacking)[0]}}}"
+            )
 
 
-def _fill(template: str, **values: str) -> str:
-    """Placeholders replaced in one pass: braces within a value mean nothing."""
-    return _PLACEHOLDER.sub(lambda match: values[match[1]], template)
-
-
-def _window(mention: Mention, most: int) -> tuple[str, int | None]:
-    """At most `most` characters of the context, the mention in the middle, and its place there."""
-    context = mention.context
-    start = find_mention(context, mention.text, mention.start)
-    most = max(most, len(mention.text))
-    if len(context) <= most:
-        return context, start
-    middle = start or 0
-    low = max(0, min(middle - (most - len(mention.text)) // 2, len(context) - most))
-    return context[low : low + most], None if start is None else start - low
-
-
-def _split(context: str, mention: str, start: int | None) -> tuple[str, str, str]:
-    """Before, mention, after; a context that lacks the mention comes after it."""
-    if start is None:
-        return "", mention, f" {context}" if context else ""
-    end = start + len(mention)
-    return context[:start], context[start:end], context[end:]
+def _last(model: str) -> str:
+    return model.rstrip("/").rpartition("/")[2].casefold()

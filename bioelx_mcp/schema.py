@@ -110,7 +110,8 @@ class Ranking:
     """A permutation of the candidates of one mention, best first.
 
     `best` is None for NIL: no candidate fits. `ranker` names what ordered them (`retrieval` for none);
-    `degraded` holds the reason where a ranker was wanted and could not answer.
+    `degraded` holds the reason where a ranker was wanted and could not answer. `agreement` is the share of orders
+    that agree on the first, where a second look was taken.
     """
 
     mention: Mention
@@ -118,3 +119,4 @@ class Ranking:
     best: RankedCandidate | None
     ranker: str
     degraded: str = ""
+    agreement: float | None = None

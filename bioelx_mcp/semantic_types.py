@@ -42,6 +42,11 @@ def semantic_group(name_or_tui: str) -> str | None:
     return found.group if found else None
 
 
+def is_group(name: str) -> bool:
+    """Whether this is the code or name of a semantic group."""
+    return any(_key(name) in _group_keys(one) for one in semantic_types())
+
+
 def types_of(groups: Iterable[str] = (), types: Iterable[str] = ()) -> tuple[SemanticType, ...]:
     """The types in these groups (codes or names), and these types (names or TUIs), by TUI.
 

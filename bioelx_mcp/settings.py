@@ -41,20 +41,39 @@ class Settings(BaseSettings):
     )
     threads: int = Field(default=0, ge=0, description="threads of the encoder; 0: as many as cores")
     ranker_url: str | None = Field(
-        default=None, description="a vLLM server, such as http://127.0.0.1:8000"
+        default=None, description="a model server, such as http://127.0.0.1:8000"
+    )
+    ranker_backend: Literal["auto", "score", "completions", "rerank", "chat", "in-process"] = Field(
+        default="auto",
+        description="how the server is asked, the first that it offers if not given; in-process: vLLM runs in here",
     )
     ranker_model: str | None = Field(
         default=None, description="its model; the one it serves if not given"
     )
     ranker_key: str | None = Field(
         default=None,
-        description="bearer token for the ranker's server",
+        description="bearer token for the servers",
         pattern=_HEADER,
         repr=False,
     )
     ranker_timeout: float = Field(default=30.0, gt=0, description="seconds for one request")
+    letters_url: str | None = Field(
+        default=None, description="a server that takes a second look where the best two are close"
+    )
+    letters_model: str | None = Field(
+        default=None, description="its model; the one it serves if not given"
+    )
+    letters_prompt: str = Field(
+        default="letters", description="its prompt: one that ships, or the path of a prompt file"
+    )
     prompt: str = Field(
         default="qwen3-reranker", description="a prompt that ships, or the path of a prompt file"
+    )
+    prompts: Path | None = Field(
+        default=None, description="a directory of prompts that goes before those that ship"
+    )
+    prompt_language: str | None = Field(
+        default=None, description="language of the instructions; the prompt's own if not given"
     )
     host: str = Field(default="127.0.0.1", description="address that HTTP listens on")
     port: int = Field(default=8765, ge=0, le=65535, description="its port; 0: any free one")

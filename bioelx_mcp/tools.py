@@ -1,5 +1,6 @@
 """The three tools: arguments in, work in threads by chunks, both channels of an answer out."""
 
+import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
@@ -10,9 +11,10 @@ from mcp.server.mcpserver.exceptions import ToolError
 from mcp.types import CallToolResult
 from pydantic import Field
 
-from bioelx_mcp.errors import BioelxError
+from bioelx_mcp.errors import BioelxError, UsageError
 from bioelx_mcp.observe import note
-from bioelx_mcp.schema import Candidate, Mention
+from bioelx_mcp.schema import Candidate, Filters, Mention
+from bioelx_mcp.semantic_types import is_group
 from bioelx_mcp.state import LinkerState
 from bioelx_mcp.text import normalize_concept_id
 from bioelx_mcp.wire import (
@@ -61,6 +63,13 @@ async def search_candidates(
     ],
     ctx: Context[LinkerState],
     limit: Annotated[int, Field(ge=1, le=100, description="Candidates per mention")] = 5,
+    ontologies: Annotated[
+        list[str], Field(max_length=20, description='Only ids of these, e.g. ["MONDO"]')
+    ] = [],  # noqa: B006 - published as the default; nothing changes it
+    types: Annotated[
+        list[str],
+        Field(max_length=20, description="Only these UMLS semantic types or groups, e.g. DISO"),
+    ] = [],  # noqa: B006
     response_format: Annotated[
         Format,
         Field(
@@ -75,11 +84,18 @@ async def search_candidates(
     state = ctx.request_context.lifespan_context
     linker = await state.linker()
 
+    filters = _filters(ontologies, types)
+
     def work(chunk: Sequence[str]) -> list[MentionOut]:
-        found = iter(linker.search([m for m in chunk if not mention_error(m)], limit))
+        found = iter(linker.search([m for m in chunk if not mention_error(m)], limit, filters))
         return [_mention_out(linker, m, found, response_format == "detailed") for m in chunk]
 
-    results = await _in_chunks(mentions, work, ctx, "mentions", CHUNK, state.cores)
+    try:
+        results = await _in_chunks(mentions, work, ctx, "mentions", CHUNK, state.cores)
+    except (
+        UsageError
+    ) as error:  # the filters leave nothing; what is wrong with a mention is told there
+        raise ToolError(str(error)) from error
     out = SearchOut(results=results, index=linker.manifest.index_id)
     note(
         mentions=len(mentions),
@@ -104,11 +120,12 @@ async def rank_candidates(
     _check_rows(len(items), limit, "items")
     linker = await ctx.request_context.lifespan_context.linker()
     rankers: set[str] = set()
+    stop = threading.Event()
 
     def work(chunk: Sequence[RankItem]) -> list[RankOut]:
-        return _rank_items(linker, chunk, limit, rankers)
+        return _rank_items(linker, chunk, limit, rankers, stop)
 
-    results = await _in_chunks(items, work, ctx, "items", RANK_CHUNK)
+    results = await _in_chunks(items, work, ctx, "items", RANK_CHUNK, stop=stop)
     ranker = ", ".join(sorted(rankers)) or "none"
     out = RankingsOut(results=results, ranker=ranker, index=linker.manifest.index_id)
     note(
@@ -160,6 +177,15 @@ async def get_concepts(
     return answer(out, concepts_text(out))
 
 
+def _filters(ontologies: Sequence[str], types: Sequence[str]) -> Filters:
+    """What a search is confined to; the name of a semantic group among the types means its types."""
+    return Filters(
+        prefixes=tuple(ontologies),
+        types=tuple(name for name in types if not is_group(name)),
+        groups=tuple(name for name in types if is_group(name)),
+    )
+
+
 def _check_rows(count: int, limit: int, unit: str) -> None:
     if count * limit > MAX_ROWS:
         raise ToolError(
@@ -175,12 +201,23 @@ async def _in_chunks(
     unit: str,
     size: int,
     limiter: anyio.CapacityLimiter | None = None,
+    stop: threading.Event | None = None,
 ) -> list[Out]:
-    """Work off the items in threads, never on the event loop: it also carries progress and cancellation."""
+    """Work off the items in threads, never on the event loop: it also carries progress and cancellation.
+
+    A call that is cancelled sets `stop` and waits no longer for work that heeds it.
+    """
     results: list[Out] = []
     for start in range(0, len(items), size):
         chunk = items[start : start + size]
-        results += await anyio.to_thread.run_sync(work, chunk, limiter=limiter)
+        try:
+            results += await anyio.to_thread.run_sync(
+                work, chunk, limiter=limiter, abandon_on_cancel=stop is not None
+            )
+        except anyio.get_cancelled_exc_class():
+            if stop is not None:
+                stop.set()
+            raise
         await ctx.report_progress(len(results), len(items), f"{len(results)}/{len(items)} {unit}")
     return results
 
@@ -199,7 +236,11 @@ def _mention_out(linker: "Linker", mention: str, found: Any, detailed: bool) -> 
 
 
 def _rank_items(
-    linker: "Linker", items: Sequence[RankItem], limit: int, rankers: set[str]
+    linker: "Linker",
+    items: Sequence[RankItem],
+    limit: int,
+    rankers: set[str],
+    stop: threading.Event,
 ) -> list[RankOut]:
     """One answer an item, in order; those that can be ranked are ranked together."""
     errors = [item_error(item) for item in items]
@@ -218,7 +259,7 @@ def _rank_items(
             ready.append((_mention(item), given))
         except BioelxError as error:
             errors[place] = printable(str(error))
-    rankings = linker.rank(ready)
+    rankings = linker.rank(ready, stop)
     rankers.update(ranking.ranker for ranking in rankings)
     ranked = iter(rankings)
     return [

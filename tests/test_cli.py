@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import pytest
 from callers import SCRIPT, Cli, fails
 from conftest import build_small
-from model_server import ModelServer, Reply, Script, scores
+from model_server import ModelServer, Script, vllm_reranker
 
 from bioelx_mcp import __version__
 
@@ -75,22 +75,19 @@ def test_rank_orders_the_given_candidates_once_each(cli: Cli) -> None:
     assert searched["candidates"][0]["candidate"]["concept_id"] == "UMLS:C0000001"
 
 
-def always(reply: Reply) -> Script:
-    return lambda _: reply
-
-
 def test_a_ranker_decides_and_may_say_nil(
     cli: Cli, model_server: Callable[[Script], ModelServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BIOELX_RANKER_MODEL", "m")
     given = ("--candidate=MADE:3", "--candidate=C0000001")
-    for answer, best in ((scores(-3.0, 3.0), "UMLS:C0000001"), (scores(-30.0, -20.0), "")):
-        result = cli("rank", "fever", *given, "--ranker-url", model_server(always(answer)).url)
+    for high, best in ((3.0, "UMLS:C0000001"), (-20.0, "")):
+        script = vllm_reranker(lambda _, document, high=high: high if "red" in document else -30.0)  # type: ignore[misc]
+        result = cli("rank", "fever", *given, "--ranker-url", model_server(script).url)
         first = result.rows[1]
         assert (result.err, first[0], first[1]) == ("", "*" if best else "", "UMLS:C0000001")
-    url = model_server(always(scores(-20.0))).url
+    url = model_server(vllm_reranker(lambda query, document: -20.0)).url
     assert cli("link", "red fever", "--limit=1", "--ranker-url", url).rows[1] == [
-        "red fever", "NIL", "", "", "m/qwen3-reranker@1",
+        "red fever", "NIL", "", "", "m/qwen3-reranker@2",
     ]  # fmt: skip
 
 

@@ -64,7 +64,7 @@ def test_a_terminal_that_gives_no_mention_is_asked_for_one(cli: Cli) -> None:
     ("variable", "value", "code", "part"),
     [
         ("BIOELX_THREADS", "many", 2, "setting threads (BIOELX_THREADS)"),
-        ("BIOELX_PROMPT", "nosuch", 4, "no prompt 'nosuch'; shipped: qwen3-reranker"),
+        ("BIOELX_PROMPT", "nosuch", 4, "no prompt 'nosuch'; there are letters, qwen3-reranker"),
         ("BIOELX_INDEX", "/no/index", 4, "no index in /no/index"),
     ],
 )

@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from model_server import ModelServer, Reply, Request, Script, scores
+from conftest import write_tsv
+from model_server import ModelServer, Reply, Request, Script, vllm_reranker, vllm_writer
 
 from bioelx_mcp.errors import MissingArtifactError, UsageError
 from bioelx_mcp.linker import Linker
-from bioelx_mcp.schema import Mention
+from bioelx_mcp.prompt import SHIPPED
+from bioelx_mcp.render import Description
+from bioelx_mcp.schema import AliasHit, Candidate, Mention
 from bioelx_mcp.settings import load_settings
 
 HOMONYMS = ("AS", "HD", "AD", "PTX")
@@ -33,14 +36,17 @@ def words(text: str) -> set[str]:
     return set(re.findall(r"\w{3,}", text.lower()))
 
 
-def read_context(request: Request) -> Reply:
+def read_context(query: str, document: str) -> float:
     """Log-odds that are high where the context says what the candidate's definition says."""
-    context = words(request.body["queries"].split("<Query>: ")[1])
-    shares = []
-    for document in request.body["documents"]:
-        definition = words(document.split(" | definition: ")[1].split("<|im_end|>")[0])
-        shares.append(len(context & definition) / len(definition))
-    return scores(*(10 * share - 5 for share in shares))
+    context = words(query.rpartition("<Query>: ")[2])
+    definition = words(document.rpartition(" | definition: ")[2].partition("<|im_end|>")[0])
+    return 10 * len(context & definition) / (len(definition) or 1) - 5
+
+
+def asked(server: ModelServer) -> list[Request]:
+    """The requests for scores, without the trial."""
+    scored = [request for request in server.requests if request.path == "/score"]
+    return [request for request in scored if request.body["queries"] != "a b"]
 
 
 def test_opening_nothing_opens_the_starter_index_of_the_cache(
@@ -128,7 +134,7 @@ def test_a_candidate_named_by_its_id_says_so(linker: Linker) -> None:
 
 @pytest.mark.parametrize("mention", HOMONYMS)
 def test_a_ranker_that_reads_the_context_tells_homonyms_apart(ranked: Ranked, mention: str) -> None:
-    linker, _ = ranked(read_context)
+    linker, _ = ranked(vllm_reranker(read_context))
     found = linker.search([mention])[0]
     meant = [c for c in found if c.hit.channel == "exact"]
     assert len(meant) >= 2
@@ -143,21 +149,21 @@ def test_a_ranker_that_reads_the_context_tells_homonyms_apart(ranked: Ranked, me
     assert best[1] != found[0].concept_id  # the order of the search is not the last word
     for ranking in rankings:
         assert {each.candidate for each in ranking.candidates} == set(found)
-        assert ranking.ranker == "reader/qwen3-reranker@1"
+        assert ranking.ranker == "reader/qwen3-reranker@2"
         assert ranking.candidates[0].rank_score == pytest.approx(0.993, abs=0.01)
 
 
 def test_a_context_that_fits_no_candidate_is_nil(ranked: Ranked) -> None:
-    linker, _ = ranked(read_context)
+    linker, _ = ranked(vllm_reranker(read_context))
     [ranking] = linker.link([Mention("AS", "AS xyzzy plugh")])
     assert ranking.best is None
     assert len(ranking.candidates) == 10
 
 
 def test_the_ranker_is_told_what_a_candidate_is_and_how_it_was_found(ranked: Ranked) -> None:
-    linker, server = ranked(lambda request: scores(*[0.0] * len(request.body["documents"])))
+    linker, server = ranked(vllm_reranker(lambda query, document: 0.0))
     linker.link([Mention("Acetylsalicylsäure", "Acetylsalicylsäure 100 mg")], 1)
-    [request] = server.requests
+    [request] = asked(server)
     assert request.body["model"] == "reader"
     assert "<Query>: [[Acetylsalicylsäure]] 100 mg\n" in request.body["queries"]
     [document] = request.body["documents"]
@@ -171,12 +177,14 @@ def test_the_ranker_is_told_what_a_candidate_is_and_how_it_was_found(ranked: Ran
 
 
 def test_given_candidates_are_ranked_and_no_others(ranked: Ranked) -> None:
-    linker, server = ranked(lambda request: scores(-1.0, 2.0))
+    linker, server = ranked(
+        vllm_reranker(lambda query, document: 2.0 * ("aspirin" not in document))
+    )
     candidates = [linker.candidate("pain killer", each) for each in ("C0004057", "C0000970")]
     [ranking] = linker.rank([("pain killer", candidates)])
     assert [each.candidate for each in ranking.candidates] == candidates[::-1]
     assert ranking.best == ranking.candidates[0]
-    names = server.requests[0].body["documents"][0]
+    names = asked(server)[0].body["documents"][0]
     assert "pain killer" not in names  # the mention is no name of the concept
 
 
@@ -186,4 +194,55 @@ def test_a_server_that_is_gone_degrades_to_the_order_of_the_search(ranked: Ranke
     assert [each.candidate for each in ranking.candidates] == linker.search(["AS"], 3)[0]
     assert ranking.best == ranking.candidates[0]
     assert ranking.ranker == "retrieval"
-    assert ranking.degraded == f"{server.url}/score answered 503: gone"
+    assert ranking.degraded == f"{server.url}/v1/models answered 503: gone"
+
+
+def test_a_candidate_is_told_in_the_language_of_the_mention_in_english_and_with_its_parents(
+    tmp_path: Path, build: Callable[..., Any]
+) -> None:
+    header = ("concept_id", "name", "lang", "kind", "definition", "parents", "semantic_types")
+    rows = [
+        ("MADE:1", "red fever", "en", "preferred", "A red one.", "MADE:2|MADE:404", "Disease"),
+        ("MADE:1", "scarlet heat", "en", "synonym", "", "", ""),
+        ("MADE:1", "rotes Fieber", "de", "translation", "", "", ""),
+        ("MADE:1", "Rotfieber", "de-AT", "translation", "", "", ""),
+        ("MADE:1", "fiebre roja", "es", "translation", "", "", ""),
+        ("MADE:2", "fever", "en", "preferred", "", "", ""),
+        ("MADE:2", "Fieber", "de", "translation", "", "", ""),
+    ]
+    build(write_tsv(tmp_path / "parents.tsv", [header, *rows]), tmp_path / "parents")
+    linker = Linker.open(tmp_path / "parents")
+    candidates = linker.search(["rotes Fieber"], 2)[0]
+    told = {one.name: one for one in linker._describe(candidates)}
+    red = told["red fever"]
+    assert red.names[:2] == ("rotes Fieber", "red fever")  # the match, then each language in turn
+    assert set(red.names) == {"rotes Fieber", "red fever", "Rotfieber", "scarlet heat"}
+    assert red.parents == ("fever",)
+    assert (red.types, red.definition) == (("Disease",), "A red one.")
+    assert told["fever"].names == ("Fieber", "fever")
+
+
+def test_of_a_candidate_from_elsewhere_only_what_it_says_itself_is_told(linker: Linker) -> None:
+    hit = AliasHit("x-itis", "en", "", "dense", 0.5)
+    candidate = Candidate("MADE:9", "inflammation of x", ("Disease",), 0.5, hit)
+    assert linker._describe([candidate]) == [
+        Description("inflammation of x", ("Disease",), ("x-itis",))
+    ]
+
+
+def test_a_second_look_and_prompts_of_ones_own_come_from_the_settings(
+    linker: Linker, model_server: Callable[[Script], ModelServer], tmp_path: Path
+) -> None:
+    text = (SHIPPED / "qwen3-reranker.toml").read_text(encoding="utf-8")
+    mine = text.replace('id = "qwen3-reranker"', 'id = "mine"')
+    (tmp_path / "mine.toml").write_text(mine, encoding="utf-8")
+    writer = vllm_writer(lambda prompt, labels: [-1.0 - 0.1 * i for i in range(len(labels))])
+    server = model_server(writer)
+    settings = load_settings(
+        ranker_url=server.url, letters_url=server.url, prompts=tmp_path, prompt="mine",
+        prompt_language="de",
+    )  # fmt: skip
+    (ranking,) = Linker(linker._index, settings).link(["AS"], 4)
+    assert ranking.ranker == "writer/mine@2/de+writer/letters@1/de"
+    assert ranking.degraded == ""
+    assert ranking.agreement is not None

@@ -1,19 +1,26 @@
 """Ranking: a permutation of the candidates, probabilities, NIL, and what happens without a server."""
 
+import asyncio
 import math
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from model_server import ModelServer, Reply, Request, Script, vllm_reranker
 
+from bioelx_mcp.backends import Model, Prompts, count_bytes
+from bioelx_mcp.backends.http import HttpServer
+from bioelx_mcp.backends.probe import ProbingBackend
 from bioelx_mcp.errors import RankerBackendError
-from bioelx_mcp.prompt import Prompt, load_prompt
+from bioelx_mcp.prompt import PointwisePrompt, load_prompt
 from bioelx_mcp.ranker import Ranker
-from bioelx_mcp.schema import AliasHit, Candidate, Concept, Mention, Ranking
+from bioelx_mcp.render import Description
+from bioelx_mcp.schema import AliasHit, Candidate, Mention, Ranking
 
-PROMPT = load_prompt("qwen3-reranker")
+PROMPT = load_prompt("qwen3-reranker", PointwisePrompt)
 MENTION = Mention("RF", "a child with RF")
 
 
@@ -22,26 +29,36 @@ def candidates(count: int) -> list[Candidate]:
     return [Candidate(f"MADE:{i}", f"name {i}", (), 1 - i / 100, hit) for i in range(count)]
 
 
-def describe(candidate: Candidate) -> tuple[Concept, Sequence[str]]:
-    return Concept(candidate.concept_id, candidate.preferred_name), ("RF",)
+def describe(given: Sequence[Candidate]) -> list[Description]:
+    return [Description(candidate.preferred_name, (), ("RF",)) for candidate in given]
 
 
 class Scores:
     """A backend: what it is told, or a function of query and documents, gives the log-odds."""
 
-    model = "tiny"
-
-    def __init__(self, score: Callable[[str, Sequence[str]], Sequence[float]]) -> None:
+    def __init__(
+        self, score: Callable[[str, Sequence[str]], Sequence[float]], limit: int | None = None
+    ) -> None:
         self.score = score
+        self.limit = limit
         self.asked: list[tuple[str, list[str]]] = []
 
-    def score_documents(self, query: str, documents: Sequence[str]) -> list[float]:
-        self.asked.append((query, list(documents)))
-        return list(self.score(query, documents))
+    async def connect(self) -> Model:
+        return Model("tiny", self.limit)
+
+    async def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        return count_bytes(texts)
+
+    async def score_labels(self, prompts: Prompts) -> list[list[float]]:
+        self.asked.append((prompts.head, prompts.tails))
+        return [[score, 0.0] for score in self.score(prompts.head, prompts.tails)]
+
+    async def close(self) -> None:
+        """Nothing is held."""
 
 
 def rank(log_odds: Sequence[float], **changes: float) -> Ranking:
-    prompt: Prompt = PROMPT.model_copy(update=changes)
+    prompt = PROMPT.model_copy(update=changes)
     ranker = Ranker(describe, prompt, Scores(lambda query, documents: log_odds))
     [ranking] = ranker.rank_candidates([(MENTION, candidates(len(log_odds)))])
     return ranking
@@ -74,7 +91,7 @@ def test_higher_log_odds_come_first_with_their_probability() -> None:
     assert ids(ranking) == ["MADE:1", "MADE:2", "MADE:0"]
     assert [ranked.rank_score for ranked in ranking.candidates] == [0.8442, 0.3729, 0.0752]
     assert ranking.best == ranking.candidates[0]
-    assert (ranking.ranker, ranking.degraded) == ("tiny/qwen3-reranker@1", "")
+    assert (ranking.ranker, ranking.degraded) == ("tiny/qwen3-reranker@2", "")
     assert ranking.mention == MENTION
 
 
@@ -105,7 +122,7 @@ def test_log_odds_decide_where_the_probabilities_look_alike() -> None:
 
 
 def test_without_a_backend_the_retrieval_order_stands() -> None:
-    [ranking] = Ranker(describe, PROMPT, None).rank_candidates([(MENTION, candidates(3))])
+    [ranking] = Ranker(describe, PROMPT).rank_candidates([(MENTION, candidates(3))])
     assert ids(ranking) == ["MADE:0", "MADE:1", "MADE:2"]
     assert [ranked.rank_score for ranked in ranking.candidates] == [None] * 3
     assert ranking.best == ranking.candidates[0]
@@ -157,12 +174,8 @@ def test_no_candidate_is_nil_and_asks_nobody() -> None:
 
 
 def test_each_mention_gets_its_own_ranking_in_the_order_given() -> None:
-    busy = threading.Semaphore(8)
-
     def score(query: str, documents: Sequence[str]) -> Sequence[float]:
-        assert busy.acquire(blocking=False), "more than eight requests at a time"
         number = int(query.split("[[m")[-1].split("]]")[0])
-        busy.release()
         return [10.0 if i == number % 5 else -10.0 for i in range(len(documents))]
 
     backend = Scores(score)
@@ -172,5 +185,163 @@ def test_each_mention_gets_its_own_ranking_in_the_order_given() -> None:
     assert [ids(ranking)[0] for ranking in rankings] == [f"MADE:{i % 5}" for i in range(50)]
     assert len(backend.asked) == 50  # one request a mention
     query, documents = backend.asked[0]
-    assert query.startswith(PROMPT.prefix)
+    assert query.startswith("<|im_start|>system\n")
     assert [d.startswith(f"<Document>: name {i} | names: RF") for i, d in enumerate(documents)]
+
+
+def test_what_was_scored_is_not_asked_again() -> None:
+    backend = Scores(lambda query, documents: [float(len(document)) for document in documents])
+    ranker = Ranker(describe, PROMPT, backend)
+    first = ranker.rank_candidates([(MENTION, candidates(3))])
+    assert ranker.rank_candidates([(MENTION, candidates(3))]) == first
+    assert len(backend.asked) == 1
+    ranker.rank_candidates([(MENTION, candidates(5))])  # two of them are new
+    assert [len(documents) for _, documents in backend.asked] == [3, 2]
+    ranker.rank_candidates([(Mention("RF", "another context of RF"), candidates(3))])
+    assert [len(documents) for _, documents in backend.asked] == [3, 2, 3]
+    german = load_prompt("qwen3-reranker", PointwisePrompt, language="de")
+    Ranker(describe, german, backend).rank_candidates([(MENTION, candidates(3))])
+    assert len(backend.asked) == 4
+
+
+def test_no_more_scores_are_remembered_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bioelx_mcp.ranker._REMEMBERED", 4)
+    backend = Scores(lambda query, documents: [0.0] * len(documents))
+    ranker = Ranker(describe, PROMPT, backend)
+    for text in ("a", "b", "a", "b"):
+        ranker.rank_candidates([(Mention(text), candidates(3))])
+    assert [len(documents) for _, documents in backend.asked] == [3, 3, 2, 2]
+
+
+def test_what_the_server_finds_too_long_is_told_shorter() -> None:
+    told: list[int] = []
+
+    def score(query: str, documents: Sequence[str]) -> Sequence[float]:
+        told.append(max(len(query + document) for document in documents))
+        if told[-1] > 1600:
+            raise RankerBackendError("input is too large to process", status=500)
+        return [1.0, 3.0]
+
+    def long(given: Sequence[Candidate]) -> list[Description]:
+        return [Description("x", definition="long " * 80), Description("y")]
+
+    prompt = PROMPT.model_copy(update={"max_context": 4000})
+    mention = Mention("RF", f"{'before ' * 200}RF{' after' * 200}")
+    [ranking] = Ranker(long, prompt, Scores(score)).rank_candidates([(mention, candidates(2))])
+    assert ids(ranking) == ["MADE:1", "MADE:0"]
+    assert len(told) == 2 and told[0] > 1900
+    told.clear()
+    endless = Scores(lambda query, documents: score(query + "x" * 9000, documents))
+    [ranking] = Ranker(long, prompt, endless).rank_candidates([(mention, candidates(2))])
+    assert "too large" in ranking.degraded
+    assert len(told) <= 3
+
+
+def test_the_calibration_of_the_model_that_answers_is_used() -> None:
+    fitted = {"org/Tiny": {"temperature": 2.0, "nil_threshold": 0.9}}
+    raw = PROMPT.model_dump() | {"calibration": fitted}
+    backend = Scores(lambda query, documents: [4.0])
+    ranker = Ranker(describe, PointwisePrompt.model_validate(raw), backend)
+    [ranking] = ranker.rank_candidates([(MENTION, candidates(1))])
+    assert ranking.candidates[0].rank_score == 0.8808
+    assert ranking.best is None
+
+
+Served = Callable[[Script], ModelServer]
+
+
+def test_ranking_that_is_stopped_closes_its_requests(model_server: Served) -> None:
+    good, asked, stop = vllm_reranker(lambda q, d: 0.0), threading.Event(), threading.Event()
+
+    def script(request: Request) -> Reply:
+        if request.path == "/score" and request.body["queries"] != "a b":
+            asked.set()
+            return Reply(delay=60)
+        return good(request)
+
+    server = model_server(script)
+    ranker = Ranker(describe, PROMPT, ProbingBackend(HttpServer(server.url)))
+    items = [(Mention(f"m{i}"), candidates(2)) for i in range(20)]
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(ranker.rank_candidates, items, stop)
+        assert asked.wait(10)
+        stop.set()
+        with pytest.raises(CancelledError):
+            future.result(10)
+    assert server.left_alone.wait(10)
+
+
+def test_a_stop_that_is_not_used_changes_nothing() -> None:
+    backend = Scores(lambda query, documents: [1.0, 2.0])
+    ranker = Ranker(describe, PROMPT, backend)
+    [ranking] = ranker.rank_candidates([(MENTION, candidates(2))], threading.Event())
+    assert ids(ranking) == ["MADE:1", "MADE:0"]
+
+
+def test_ranking_works_for_a_caller_that_has_an_event_loop_of_its_own() -> None:
+    async def main() -> list[Ranking]:
+        return Ranker(describe, PROMPT, Scores(lambda q, d: [1.0, 2.0])).rank_candidates(
+            [(MENTION, candidates(2))]
+        )
+
+    assert ids(asyncio.run(main())[0]) == ["MADE:1", "MADE:0"]
+
+
+def test_many_threads_share_one_ranker() -> None:
+    ranker = Ranker(describe, PROMPT, Scores(lambda q, d: [float(len(d)), 0.0]))
+    with ThreadPoolExecutor(8) as pool:
+        work = [
+            pool.submit(ranker.rank_candidates, [(Mention(f"m{i}"), candidates(2))])
+            for i in range(40)
+        ]
+        assert all(future.result()[0].degraded == "" for future in work)
+    assert sum(thread.name == "bioelx-ranker" for thread in threading.enumerate()) >= 1
+
+
+def test_a_server_that_cannot_be_used_is_asked_once_a_call_and_degrades_all(
+    model_server: Served,
+) -> None:
+    server = model_server(lambda request: Reply({"detail": "Not Found"}, 404))
+    ranker = Ranker(describe, PROMPT, ProbingBackend(HttpServer(server.url)))
+    items = [(Mention(f"m{i}"), candidates(2)) for i in range(20)]
+    rankings = ranker.rank_candidates([*items, (MENTION, [])])
+    assert {ranking.degraded for ranking in rankings[:20]} == {rankings[0].degraded}
+    assert "404" in rankings[0].degraded
+    assert rankings[20].degraded == ""
+    assert len(server.requests) == 2  # /v1/models and /info
+
+
+def test_a_server_that_dies_between_mentions_degrades_those_that_are_left(
+    model_server: Served,
+) -> None:
+    good, left = vllm_reranker(lambda q, d: 0.0), [1] * 3
+
+    def script(request: Request) -> Reply:
+        if request.path == "/score" and request.body["queries"] != "a b":
+            if not left:
+                return Reply(status=0)
+            left.pop()
+        return good(request)
+
+    ranker = Ranker(describe, PROMPT, ProbingBackend(HttpServer(model_server(script).url)))
+    items = [(Mention(f"m{i}"), candidates(2)) for i in range(30)]
+    rankings = ranker.rank_candidates(items)
+    ranked = [ranking for ranking in rankings if not ranking.degraded]
+    assert len(ranked) == 3
+    assert all("cannot be reached" in r.degraded for r in rankings if r not in ranked)
+
+
+def test_a_user_may_write_a_prompt_with_other_labels() -> None:
+    told: list[tuple[str, ...]] = []
+
+    class Labels(Scores):
+        async def score_labels(self, prompts: Prompts) -> list[list[float]]:
+            told.append(prompts.labels)
+            return [[-1.0, -3.0] for _ in prompts.documents]
+
+    prompt = PROMPT.model_copy(update={"labels": ("true", "false")})
+    [ranking] = Ranker(describe, prompt, Labels(lambda q, d: [])).rank_candidates(
+        [(MENTION, candidates(1))]
+    )
+    assert told == [("true", "false")]
+    assert ranking.candidates[0].rank_score == 0.8808

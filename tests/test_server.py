@@ -16,7 +16,7 @@ from mcp.types import (
     TextContent,
     TextResourceContents,
 )
-from model_server import ModelServer, Reply, Request, Script, scores
+from model_server import ModelServer, Script, vllm_reranker
 
 from bioelx_mcp.guide import INSTRUCTIONS
 from bioelx_mcp.manifest import IndexLayout
@@ -275,10 +275,11 @@ async def test_without_a_ranker_the_retrieval_order_stands_and_says_so(client: C
 async def test_a_ranker_orders_by_the_sentence_names_itself_and_says_nil(
     served: Path, mode: Any, model_server: Callable[[Script], ModelServer]
 ) -> None:
-    def script(request: Request) -> Reply:
-        return scores(-2.0, 4.0) if "[sure]" in request.body["queries"] else scores(-20.0, -30.0)
+    def judge(query: str, document: str) -> float:
+        red = "red fever" in document
+        return (4.0 if red else -2.0) if "[sure]" in query else (-30.0 if red else -20.0)
 
-    server = model_server(script)
+    server = model_server(vllm_reranker(judge))
     settings = load_settings(index=served, ranker_url=server.url, ranker_model="m")
     items = [
         {"mention": "fever", "context": context, "candidates": ["UMLS:C0000002", "UMLS:C0000001"]}
@@ -292,7 +293,7 @@ async def test_a_ranker_orders_by_the_sentence_names_itself_and_says_nil(
     ]
     assert 0.5 < sure["ranked"][0]["score"] < 1
     assert "best" not in nil and nil["ranked"][0]["score"] == 0.0
-    assert structured["ranker"] == "m/qwen3-reranker@1"
+    assert structured["ranker"] == "m/qwen3-reranker@2"
     assert (
         "# fever\tUMLS:C0000001\n" in text
         and "# fever\tNIL\nUMLS:C0000002\tblue cough\t0\n" in text
@@ -306,5 +307,5 @@ async def test_a_ranker_that_is_down_is_told_in_both_channels(served: Path, mode
         text, structured = await ask(client, "rank_candidates", items=[{"mention": "red fever"}])
     (result,) = structured["results"]
     assert (result["best"], structured["ranker"]) == ("UMLS:C0000001", "retrieval")
-    assert "http://127.0.0.1:9/score cannot be reached" in result["degraded"]
+    assert "http://127.0.0.1:9/v1/models cannot be reached" in result["degraded"]
     assert f"degraded: {result['degraded']}" in text.splitlines()

@@ -1,5 +1,6 @@
 """Ranking by a real vLLM: its numbers, order, caching and concurrency, and what a failing server leaves."""
 
+import asyncio
 import math
 import random
 import signal
@@ -9,18 +10,24 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from vllm_server import MODEL, Server, find_python, serve
+from vllm_server import MAX_TOKENS, MODEL, Server, find_python, serve
 
-from bioelx_mcp.backends.vllm_http import VllmHttpBackend
+from bioelx_mcp.backends import Model, Prompts
+from bioelx_mcp.backends.http import HttpServer
+from bioelx_mcp.backends.probe import BACKENDS, ProbingBackend
+from bioelx_mcp.errors import RankerBackendError
+from bioelx_mcp.letters import SecondLook
 from bioelx_mcp.linker import Linker
-from bioelx_mcp.prompt import load_prompt, render_document, render_query
+from bioelx_mcp.prompt import ListwisePrompt, PointwisePrompt, load_prompt
 from bioelx_mcp.ranker import Ranker
-from bioelx_mcp.schema import Candidate, Concept, Mention, Ranking
+from bioelx_mcp.render import Description, fit_prompts
+from bioelx_mcp.schema import Candidate, Mention, Ranking
+from bioelx_mcp.settings import load_settings
 
 pytestmark = pytest.mark.vllm
 
 PATIENCE = 120.0  # seconds for one request; others may keep the cores busy
-PROMPT = load_prompt("qwen3-reranker")
+PROMPT = load_prompt("qwen3-reranker", PointwisePrompt)
 MENTIONS = (
     Mention("Herzinfarkt", "Der Patient erlitt 2019 einen Herzinfarkt."),
     Mention("diabète", "Un diabète mal équilibré depuis l'enfance."),
@@ -37,14 +44,60 @@ MENTIONS = (
 
 @pytest.fixture(scope="session", autouse=True)  # first of all: no index is made for skipped tests
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serve(find_python(), tmp_path_factory.mktemp("vllm")) as running:
+    """A reranker."""
+    with serve(find_python(), tmp_path_factory.mktemp("vllm"), "tiny-qwen3-reranker") as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def writer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The same weights as a model that writes."""
+    with serve(find_python(), tmp_path_factory.mktemp("writer"), "tiny-model") as running:
+        yield running
+
+
+def ask(
+    server: Server, prompts: Sequence[Prompts], among: Sequence[str] = tuple(BACKENDS)
+) -> tuple[Model, list[list[float]]]:
+    """The model of a server, and what it says to all documents of the prompts."""
+
+    async def work() -> tuple[Model, list[list[float]]]:
+        backend = ProbingBackend(HttpServer(server.url, timeout=PATIENCE), among)
+        try:
+            answers = [await backend.score_labels(one) for one in prompts]
+            return await backend.connect(), [row for rows in answers for row in rows]
+        finally:
+            await backend.close()
+
+    return asyncio.run(work())
+
+
+def rendered(linker: Linker) -> tuple[list[Prompts], list[str]]:
+    """Prompts for three mentions with six candidates each, and their whole texts."""
+
+    async def count(texts: Sequence[str]) -> list[int]:
+        return [0] * len(texts)
+
+    prompts = []
+    for mention, found in zip(MENTIONS[:3], linker.search(MENTIONS[:3], 6), strict=True):
+        told = linker._describe(found)
+        prompts.append(asyncio.run(fit_prompts(PROMPT, mention, told, MAX_TOKENS, count)))
+    return prompts, [one.head + tail for one in prompts for tail in one.tails]
+
+
+def sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-x))
 
 
 def open_linker(
     index: Path, server: Server, model: str | None = None, timeout: float = PATIENCE
 ) -> Linker:
     return Linker.open(index, ranker_url=server.url, ranker_model=model, ranker_timeout=timeout)
+
+
+def open_linker_like(linker: Linker, server: Server) -> Linker:
+    """The same index, and a ranker that remembers nothing yet."""
+    return Linker(linker._index, load_settings(ranker_url=server.url, ranker_timeout=PATIENCE))
 
 
 @pytest.fixture
@@ -77,23 +130,66 @@ def check_degraded(
 def test_probabilities_equal_those_of_transformers_on_the_same_weights(
     server: Server, linker: Linker
 ) -> None:
-    backend = VllmHttpBackend(server.url, timeout=PATIENCE)
-    prompts: list[str] = []
-    answers: list[float] = []
-    for mention, candidates in zip(MENTIONS[:3], linker.search(MENTIONS[:3], 6), strict=True):
-        query = render_query(PROMPT, mention)
-        documents = [
-            render_document(PROMPT, concept, [name for name, _ in linker.names(concept.concept_id)])
-            for concept in (linker.concept(c.concept_id) for c in candidates)
-            if concept is not None
-        ]
-        prompts += [query + document for document in documents]
-        answers += backend.score_documents(query, documents)
-    assert backend.model == MODEL
-    assert len(prompts) == 18
-    expected = [1 / (1 + math.exp(-value)) for value in server.reference(prompts)]
-    assert [1 / (1 + math.exp(-value)) for value in answers] == pytest.approx(expected, abs=1e-4)
+    prompts, texts = rendered(linker)
+    model, answers = ask(server, prompts)
+    assert model == Model(MODEL, MAX_TOKENS)
+    assert len(texts) == 18
+    expected = [sigmoid(value) for value in server.reference(texts)]
+    assert [sigmoid(yes - no) for yes, no in answers] == pytest.approx(expected, abs=1e-4)
     assert max(expected) - min(expected) > 0.1  # a constant would agree as well
+
+
+def test_the_log_probabilities_of_a_model_that_writes_equal_them_too(
+    writer: Server, linker: Linker
+) -> None:
+    prompts, texts = rendered(linker)
+    model, answers = ask(writer, prompts)
+    assert model == Model(MODEL, MAX_TOKENS)
+    expected = [sigmoid(value) for value in writer.reference(texts)]
+    assert [sigmoid(yes - no) for yes, no in answers] == pytest.approx(expected, abs=1e-4)
+    assert all(math.exp(yes) + math.exp(no) < 1.0 for yes, no in answers)  # of all words
+    rows = writer.in_process(texts[:7])
+    assert [sigmoid(yes - no) for yes, no in rows] == pytest.approx(expected[:7], abs=1e-4)
+
+
+def test_a_model_that_writes_ranks_like_the_reranker_and_looks_again_by_letters(
+    writer: Server, server: Server, starter_index: Path
+) -> None:
+    options = {"ranker_timeout": PATIENCE, "letters_url": writer.url}
+    twice = Linker.open(starter_index, ranker_url=writer.url, **options)
+    once = open_linker(starter_index, server)
+    for one, two in zip(once.link(MENTIONS), twice.link(MENTIONS), strict=True):
+        assert not two.degraded
+        scores = [ranked.rank_score or 0.0 for ranked in two.candidates]
+        assert sorted(ids(one)) == sorted(ids(two))
+        assert scores == sorted(scores, reverse=True)
+        if two.agreement is None:
+            assert probabilities(one) == pytest.approx(probabilities(two), abs=2e-4)
+        else:
+            assert two.ranker == f"{MODEL}/qwen3-reranker@2+{MODEL}/letters@1"
+            assert two.agreement in (0.0, 0.25, 0.5, 0.75, 1.0)
+            assert 0 < sum(scores[:8]) < 1.0001
+
+
+def test_letters_are_read_whatever_their_rank(writer: Server) -> None:
+    async def choose() -> tuple[float, float]:
+        backend = ProbingBackend(HttpServer(writer.url, timeout=PATIENCE), ["completions"])
+        told = [Description("red fever"), Description("blue cough"), Description("green rash")]
+        look = SecondLook(load_prompt("letters", ListwisePrompt), backend)
+        verdict, _ = await look.choose(MENTIONS[0], told)
+        await backend.close()
+        return sum(verdict.probabilities) + verdict.nil, verdict.agreement
+
+    total, agreement = asyncio.run(choose())
+    assert total == pytest.approx(1.0)
+    assert 0 < agreement <= 1
+
+
+def test_a_model_that_does_not_say_yes_or_no_is_told_apart_by_chat(writer: Server) -> None:
+    """The weights are random: its likeliest words are none of ours, and that must not pass for an answer."""
+    prompts = [Prompts("s", "", "Is it?", ("so",), "", ("yes", "no"))]
+    with pytest.raises(RankerBackendError, match=r"would answer .*, and none of yes, no"):
+        ask(writer, prompts, ["chat"])
 
 
 def test_a_ranking_is_a_permutation_that_names_model_and_prompt(
@@ -106,7 +202,7 @@ def test_a_ranking_is_a_permutation_that_names_model_and_prompt(
         assert sorted(ids(ranking)) == sorted(c.concept_id for c in candidates)
         assert scores == sorted(scores, reverse=True)
         assert ranking.best == (ranking.candidates[0] if scores[0] >= 0.5 else None)
-        assert ranking.ranker == f"{MODEL}/qwen3-reranker@1"
+        assert ranking.ranker == f"{MODEL}/qwen3-reranker@2"
     assert any(
         ids(ranking) != [c.concept_id for c in candidates]
         for ranking, candidates in zip(rankings, found, strict=True)
@@ -146,34 +242,51 @@ def test_the_server_reuses_what_the_prompts_of_a_mention_share(
     ranking_linker: Linker, server: Server
 ) -> None:
     mention = Mention("Fieber", "Seit gestern hohes Fieber, sonst ohne Beschwerden.")
-    query_tokens = len(render_query(PROMPT, mention).encode()) // 2  # fewer than there are
+    query_tokens = (
+        len(f"{PROMPT.system}{PROMPT.instruction}{mention.context}") // 2
+    )  # fewer than there are
     hits = [server.metric("vllm:prefix_cache_hits_total")]
+    found = ranking_linker.search([mention])[0]
     for _ in range(2):
-        ranking_linker.link([mention])
+        fresh = open_linker_like(ranking_linker, server)  # ours remembers what was scored
+        assert not fresh.rank([(mention, found)])[0].degraded
         hits.append(server.metric("vllm:prefix_cache_hits_total"))
     first, second = hits[1] - hits[0], hits[2] - hits[1]
     assert first > 9 * query_tokens  # one prompt is read, the other nine share its query
     assert second > first
 
 
-@pytest.mark.parametrize(
-    ("filler", "reason"), [("pain ", ""), ("痛", "maximum context length")], ids=["latin", "wide"]
-)
-def test_an_over_long_prompt_is_cut_or_degrades(
-    server: Server, linker: Linker, filler: str, reason: str
+def test_what_was_scored_is_not_asked_again(ranking_linker: Linker, server: Server) -> None:
+    asked = []
+    for _ in range(3):
+        ranking_linker.link(MENTIONS[:2])
+        asked.append(server.metric("vllm:prompt_tokens_total"))
+    assert asked[0] == asked[1] == asked[2] > 0
+
+
+@pytest.mark.parametrize("filler", ["pain ", "痛"], ids=["latin", "wide"])
+def test_what_is_too_long_is_told_shorter_and_the_others_are_ranked_as_ever(
+    server: Server, linker: Linker, filler: str
 ) -> None:
-    concept = Concept("MADE:1", "long story", definition="a long story " * 1600)
-    context = (filler * 4000)[:2000] + "tale" + (filler * 4000)[:2000]
-    mention = Mention("tale", context, 2000)
-    candidate = linker.search(["asthma"], 1)[0][0]
-    ranker = Ranker(lambda _: (concept, ()), PROMPT, VllmHttpBackend(server.url, timeout=PATIENCE))
-    (ranking,) = ranker.rank_candidates([(mention, [candidate])])
-    assert len(concept.definition) > 20_000
-    assert len(context) > 4000
-    if reason:
-        check_degraded([ranking], [[candidate]], reason)
-    else:
-        assert 0.0 <= probabilities(ranking)[candidate.concept_id] <= 1.0
+    """To the tiny model every byte is a token: the contexts alone are longer than it reads."""
+    long = Description("long story " * 90, definition=f"{filler}long story " * 1600)
+    fever = Description("red fever", ("Finding",), definition="A fever that is red.")
+    mention = Mention("tale", f"{(filler * 4000)[:2000]}tale{(filler * 4000)[:2000]}", 2000)
+    given = linker.search(["asthma"], 3)[0]
+
+    def rank(*told: Description) -> Ranking:
+        backend = ProbingBackend(HttpServer(server.url, timeout=PATIENCE))
+        prompt = PROMPT.model_copy(update={"max_definition": 100_000, "max_tokens": 100_000})
+        (ranking,) = Ranker(lambda _: list(told), prompt, backend).rank_candidates(
+            [(mention, given)]
+        )
+        return ranking
+
+    scores, plain = probabilities(rank(fever, long, fever)), probabilities(rank(*[fever] * 3))
+    first, middle, last = (candidate.concept_id for candidate in given)
+    assert scores[first] == pytest.approx(plain[first], abs=1e-4)
+    assert scores[last] == pytest.approx(plain[last], abs=1e-4)
+    assert 0.0 <= scores[middle] <= 1.0
 
 
 def test_a_model_that_the_server_lacks_degrades_with_its_name(
@@ -181,12 +294,8 @@ def test_a_model_that_the_server_lacks_degrades_with_its_name(
 ) -> None:
     wrong = open_linker(starter_index, server, model="nope")
     rankings = wrong.link(MENTIONS)
-    check_degraded(rankings, wrong.search(MENTIONS), "404: The model `nope` does not exist.")
+    check_degraded(rankings, wrong.search(MENTIONS), "The model `nope` does not exist.")
     assert "BIOELX_RANKER_MODEL" in rankings[0].degraded
-
-
-def test_the_address_may_end_as_openai_clients_want_it(server: Server) -> None:
-    assert VllmHttpBackend(f"{server.url}/v1/").model == MODEL
 
 
 def test_a_server_that_hangs_degrades_in_time_and_may_come_back(
@@ -211,7 +320,7 @@ def test_a_server_killed_while_it_serves_leaves_the_retrieval_order(
     ranking_linker: Linker, server: Server
 ) -> None:
     """The last one: nothing serves after it."""
-    assert not ranking_linker.link(MENTIONS[:1])[0].degraded
+    assert not ranking_linker.link(["Husten"])[0].degraded
     found = ranking_linker.search(MENTIONS)
     items = list(zip(MENTIONS, found, strict=True))
     server.signal(signal.SIGSTOP)  # requests stay in flight until it is killed

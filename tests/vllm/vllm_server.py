@@ -1,4 +1,4 @@
-"""A real vLLM that serves a tiny random reranker on loopback, in a process group of its own."""
+"""A real vLLM that serves a tiny random model on loopback, in a process group of its own, as `serve-ranker` starts it."""
 
 import json
 import os
@@ -14,15 +14,12 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from bioelx_mcp.ranker_server import vllm_command
+
 MODEL = "tiny"
 MAX_TOKENS = 4096
 START_LIMIT = 600.0  # seconds; 20 on two free cores, 300 seen where others kept them busy
 _TINY_MODEL = Path(__file__).with_name("tiny_model.py")
-_OVERRIDES = {
-    "architectures": ["Qwen3ForSequenceClassification"],
-    "classifier_from_token": ["no", "yes"],
-    "is_original_qwen3_reranker": True,
-}
 _ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",
@@ -58,6 +55,13 @@ class Server:
             map(float, json.loads(_tiny_model(self.python, "score", self.model_directory, prompts)))
         )
 
+    def in_process(self, prompts: Sequence[str]) -> list[list[float]]:
+        """Log-probabilities of yes and no after each prompt, by our backend with vLLM in its own process."""
+        script = Path(__file__).with_name("in_process.py")
+        told = _run([self.python, str(script), str(self.model_directory)], prompts)
+        rows: list[list[float]] = json.loads(told.splitlines()[-1])
+        return rows
+
     def metric(self, name: str) -> float:
         """A counter of the server, over all its labels."""
         lines = httpx2.get(f"{self.url}/metrics", timeout=60.0).text.splitlines()
@@ -86,27 +90,26 @@ def find_python() -> str:
 
 
 @contextmanager
-def serve(python: str, directory: Path) -> Iterator[Server]:
-    """A server that answers; stopped at the end, whatever happened to it."""
-    model = directory / "model"
+def serve(python: str, directory: Path, name: str) -> Iterator[Server]:
+    """A server that answers; stopped at the end, whatever happened to it.
+
+    Args:
+        name: of the model's directory; serve-ranker knows a Qwen3-Reranker by it.
+    """
+    model = directory / name
     _tiny_model(python, "make", model)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     options = {
-        "model": str(model),
         "served-model-name": MODEL,
-        "host": "127.0.0.1",
-        "port": str(port),
-        "runner": "pooling",
-        "hf-overrides": json.dumps(_OVERRIDES),
         "dtype": "float32",
-        "max-model-len": str(MAX_TOKENS),
         "max-num-batched-tokens": str(MAX_TOKENS),
         "max-num-seqs": "16",
         "kv-cache-memory-bytes": "64M",
         "block-size": "32",  # what prompts share is found by whole blocks, of 128 by default
     }
-    command = [python, "-c", _START, "--enforce-eager", "--enable-prefix-caching"]
+    command = [python, "-c", _START, "--enforce-eager", f"--model={model}"]
+    command += vllm_command(str(model), port, MAX_TOKENS)[3:]
     command += [f"--{name}={value}" for name, value in options.items()]
     log = directory / "vllm.log"
     with log.open("wb") as output:
@@ -154,10 +157,15 @@ def _stop(server: Server) -> None:
 
 
 def _tiny_model(python: str, verb: str, model: Path, prompts: Sequence[str] = ()) -> str:
+    return _run([python, str(_TINY_MODEL), verb, str(model)], prompts)
+
+
+def _run(command: Sequence[str], prompts: Sequence[str]) -> str:
+    """What a script of the other environment prints, given the prompts."""
     done = subprocess.run(
-        [python, str(_TINY_MODEL), verb, str(model)],
+        command,
         input=json.dumps(list(prompts)),
-        env=os.environ | _ENVIRONMENT,
+        env=os.environ | _ENVIRONMENT | {"PYTHONPATH": str(Path(__file__).parents[2])},
         capture_output=True,
         text=True,
     )
