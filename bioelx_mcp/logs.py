@@ -9,7 +9,7 @@ import logging
 import sys
 import traceback
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 OURS = "bioelx_mcp"
 
@@ -54,9 +54,20 @@ def _plain(value: Any) -> str:
     return text if text.isprintable() and text and " " not in text else json.dumps(text)
 
 
+class _Stderr(logging.StreamHandler[TextIO]):
+    """Writes to what stderr is at the moment, which whoever embeds a server may have put elsewhere."""
+
+    @property
+    def stream(self) -> TextIO:
+        return sys.stderr
+
+    @stream.setter
+    def stream(self, _: TextIO) -> None: ...
+
+
 def set_up_logging(form: Literal["text", "json"] = "text", *, texts: bool = False) -> None:
     """Send the lines of this process to stderr: ours from `info`, those of libraries from `warning`."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Stderr()
     handler.setFormatter(LineFormatter(form, texts=texts))
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     logging.getLogger(OURS).setLevel(logging.INFO)

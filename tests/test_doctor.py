@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from callers import Cli
-from model_server import ModelServer, Script, scores
+from model_server import ModelServer, Script, vllm_reranker
 
 from bioelx_mcp import doctor
 from bioelx_mcp.linker import Linker
@@ -72,13 +72,12 @@ def test_an_encoder_that_is_not_the_index_s_is_an_invalid_artifact(
 
 
 def test_a_ranker_that_answers_is_named(
-    cli: Cli, model_server: Callable[[Script], ModelServer], monkeypatch: pytest.MonkeyPatch
+    cli: Cli, model_server: Callable[[Script], ModelServer]
 ) -> None:
-    monkeypatch.setenv("BIOELX_RANKER_MODEL", "m")
-    server = model_server(lambda request: scores(*[1.0] * len(request.body["documents"])))
+    server = model_server(vllm_reranker(lambda query, document: 1.0))
     result = cli("doctor", "--ranker-url", server.url, "--json")
     assert result.code == 0 and result.lines[-1]["state"] == "ok"
-    assert result.lines[-1]["seen"].startswith(f"m/qwen3-reranker@1 at {server.url}: ")
+    assert result.lines[-1]["seen"].startswith(f"reader/qwen3-reranker@2 at {server.url}: ")
 
 
 def test_a_package_that_is_missing_and_a_crash_are_findings(

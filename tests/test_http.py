@@ -115,12 +115,12 @@ async def test_a_call_stops_when_its_client_hangs_up(
     search = Linker.search
 
     def counted(
-        self: Linker, mentions: Sequence[Mention | str], limit: int
+        self: Linker, mentions: Sequence[Mention | str], *rest: Any
     ) -> list[list[Candidate]]:
         nonlocal chunks
         chunks += 1
         threading.Event().wait(0.2)
-        return search(self, mentions, limit)
+        return search(self, mentions, *rest)
 
     monkeypatch.setattr(Linker, "search", counted)
     async with Client(f"{base}/mcp") as client:
@@ -139,10 +139,10 @@ async def test_a_call_that_takes_too_long_is_stopped_with_advice(
     search = Linker.search
 
     def slowly(
-        self: Linker, mentions: Sequence[Mention | str], limit: int
+        self: Linker, mentions: Sequence[Mention | str], *rest: Any
     ) -> list[list[Candidate]]:
         slow.wait(0.1)
-        return search(self, mentions, limit)
+        return search(self, mentions, *rest)
 
     monkeypatch.setattr(Linker, "search", slowly)
     with running(load_settings(index=served, time_limit=0.25)) as base:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from callers import Cli, ask
 from mcp import Client
-from model_server import ModelServer, Reply, Request, Script, scores
+from model_server import ModelServer, Script, vllm_reranker
 
 from bioelx_mcp.linker import Linker
 from bioelx_mcp.schema import Mention, Ranking
@@ -46,12 +46,9 @@ async def test_a_search_gives_the_same_candidates(
     assert by_python == by_shell == by_mcp
 
 
-def judge(request: Request) -> Reply:
-    """Scores by the length of a document: some order, and NIL for some."""
-    if request.body is None:
-        return Reply({"data": [{"id": "judge"}]})
-    sure = 4.0 if "acute" in request.body["queries"] else -20.0
-    return scores(*[sure - len(document) % 7 for document in request.body["documents"]])
+def judge(query: str, document: str) -> float:
+    """By the length of a document: some order, and NIL for some."""
+    return (4.0 if "acute" in query else -20.0) - len(document) % 7
 
 
 def told(ranking: Ranking) -> tuple[str | None, list[tuple[str, float | None]], str]:
@@ -69,16 +66,14 @@ async def test_linking_gives_the_same_rankings(
 ) -> None:
     given = [Mention(m, f"{'acute' if i % 2 else 'no'} {m}.") for i, m in enumerate(MENTIONS)]
     url = {"none": None, "down": "http://127.0.0.1:9"}.get(ranker) or (
-        model_server(judge).url if ranker == "judge" else None
+        model_server(vllm_reranker(judge)).url if ranker == "judge" else None
     )
-    settings = load_settings(index=starter_index, ranker_url=url, ranker_model=url and "judge")
+    settings = load_settings(index=starter_index, ranker_url=url)
     by_python = [told(ranking) for ranking in Linker.from_settings(settings).link(given, 10)]
 
     stdin = "".join(json.dumps({"mention": m.text, "context": m.context}) + "\n" for m in given)
     options = ["--ranker-url", url] if url else []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BIOELX_RANKER_MODEL", "judge")
-        shell = cli("link", "--json", "--index", str(starter_index), *options, stdin=stdin)
+    shell = cli("link", "--json", "--index", str(starter_index), *options, stdin=stdin)
     by_shell = []
     for line in shell.lines:
         ranked = [

@@ -309,3 +309,18 @@ async def test_a_ranker_that_is_down_is_told_in_both_channels(served: Path, mode
     assert (result["best"], structured["ranker"]) == ("UMLS:C0000001", "retrieval")
     assert "http://127.0.0.1:9/v1/models cannot be reached" in result["degraded"]
     assert f"degraded: {result['degraded']}" in text.splitlines()
+
+
+async def test_a_search_is_confined_to_ontologies_and_types(client: Client) -> None:
+    def ids(structured: dict[str, Any]) -> set[str]:
+        return {one["id"] for result in structured["results"] for one in result["candidates"]}
+
+    _, everything = await ask(client, "search_candidates", mentions=["red fever"])
+    _, made = await ask(client, "search_candidates", mentions=["red fever"], ontologies=["made"])
+    assert ids(made) == {id for id in ids(everything) if id.startswith("MADE:")} != ids(everything)
+    _, findings = await ask(client, "search_candidates", mentions=["red fever"], types=["finding"])
+    assert ids(findings) and ids(findings) < ids(everything)
+    text = await complaint(client, "search_candidates", mentions=["x"], ontologies=["MADD"])
+    assert "did you mean MADE" in text
+    text = await complaint(client, "search_candidates", mentions=["x"], types=["DISO", "Sgin"])
+    assert "Sgin" in text

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.anyio
         (
             "search_candidates",
             {"mentions": ["a"], "limt": 3},
-            "unknown argument 'limt' (did you mean 'limit'?); valid: mentions, limit, response_format",
+            "unknown argument 'limt' (did you mean 'limit'?); valid: mentions, limit, ontologies, types, response_format",
         ),
         ("search_candidates", {"mentions": ["a"], "zzz": 3}, "unknown argument 'zzz'; valid: "),
         ("search_candidates", {"mentions": ["a"], "query": "b"}, "unknown argument 'query'"),
