@@ -69,35 +69,16 @@ class Facets:
         """
         left = np.ones(len(self._languages), dtype=np.bool_)
         if filters.languages:
-            wanted = wanted_languages(filters.languages)
             known = [*self._languages, *map(primary_language, self._languages)]
-            left &= self._passing(
-                "languages",
-                filters.languages,
-                self._languages,
-                lambda tag: speaks(tag, wanted),
-                known,
-            )
+            left &= _any("languages", filters.languages, _speaks, self._languages, known)
         if filters.types or filters.groups:
             left &= self._of_types(filters)
         if filters.vocabularies:
-            names = {name.casefold().strip() for name in filters.vocabularies}
-            left &= self._passing(
-                "vocabularies",
-                filters.vocabularies,
-                self._sources,
-                lambda sources: any(source.casefold() in names for source in sources),
-                (source for sources in self._sources for source in sources),
-            )
+            known = [source for sources in self._sources for source in sources]
+            left &= _any("vocabularies", filters.vocabularies, _holds, self._sources, known)
         if filters.prefixes:
-            prefixes = {prefix.casefold().strip().rstrip(":") for prefix in filters.prefixes}
-            left &= self._passing(
-                "prefixes",
-                filters.prefixes,
-                self._prefixes,
-                lambda prefix: prefix.casefold() in prefixes,
-                self._prefixes,
-            )
+            asked = [prefix.strip().rstrip(":") for prefix in filters.prefixes]
+            left &= _any("prefixes", asked, _equals, self._prefixes, self._prefixes)
         if not left.any():
             told = "; ".join(
                 f"{field} {', '.join(values)}" for field, values in _told(filters) if values
@@ -108,47 +89,73 @@ class Facets:
         return left
 
     def _of_types(self, filters: Filters) -> NDArray[np.bool_]:
-        names = {name.casefold().strip() for name in filters.types}
-        umls = set(types_of(groups=filters.groups))
-        umls |= {one for one in map(semantic_type, filters.types) if one is not None}
-
-        def passes(types: list[str]) -> bool:
-            return any(name.casefold() in names or semantic_type(name) in umls for name in types)
-
-        field = "types" if filters.types else "groups"
-        known = (name for types in self._types for name in types)
-        return self._passing(field, filters.types or filters.groups, self._types, passes, known)
-
-    def _passing(
-        self,
-        field: str,
-        asked: Iterable[str],
-        values: Sequence[Any],
-        passes: Callable[[Any], bool],
-        known: Iterable[str],
-    ) -> NDArray[np.bool_]:
-        """Bool (facets,): whose value passes.
-
-        Raises:
-            UsageError: none does; the message says what was asked for, and what the index has.
-        """
-        left = np.fromiter(map(passes, values), np.bool_, len(values))
-        if left.any():
-            return left
-        raise UsageError(f"{field}: {_nearest(list(asked), sorted({one for one in known if one}))}")
+        known = [name for types in self._types for name in types]
+        left = np.zeros(len(self._types), dtype=np.bool_)
+        if filters.types:
+            left |= _any("types", filters.types, _has_type, self._types, known)
+        if filters.groups:
+            left |= _any("groups", filters.groups, _in_group, self._types, known)
+        return left
 
 
-def _nearest(asked: list[str], known: list[str]) -> str:
+Test = Callable[[Any], bool]
+"""Whether a value of a facet passes."""
+
+
+def _speaks(asked: str) -> Test:
+    wanted = wanted_languages((asked,))
+    return lambda tag: speaks(tag, wanted)
+
+
+def _has_type(asked: str) -> Test:
+    name, umls = asked.casefold().strip(), semantic_type(asked)
+    return lambda types: any(
+        one.casefold() == name or (umls is not None and semantic_type(one) == umls) for one in types
+    )
+
+
+def _in_group(asked: str) -> Test:
+    group = set(types_of(groups=[asked]))
+    return lambda types: any(semantic_type(one) in group for one in types)
+
+
+def _holds(asked: str) -> Test:
+    name = asked.casefold().strip()
+    return lambda sources: any(source.casefold() == name for source in sources)
+
+
+def _equals(asked: str) -> Test:
+    return lambda prefix: bool(prefix.casefold() == asked.casefold())
+
+
+def _any(
+    field: str,
+    asked: Iterable[str],
+    test: Callable[[str], Test],
+    values: Sequence[Any],
+    known: Iterable[str],
+) -> NDArray[np.bool_]:
+    """Bool (facets,): whose value passes the test of one of the values that are asked for.
+
+    Raises:
+        UsageError: for one of these none does; the message says which, and what the index has.
+    """
+    left = np.zeros(len(values), dtype=np.bool_)
+    for one in asked:
+        passing = np.fromiter(map(test(one), values), np.bool_, len(values))
+        if not passing.any():
+            raise UsageError(f"{field}: {_nearest(one, sorted({name for name in known if name}))}")
+        left |= passing
+    return left
+
+
+def _nearest(asked: str, known: list[str]) -> str:
     """What an index lacks, and those of its own that are spelt most alike, else some of them."""
     by_key = {name.casefold(): name for name in known}
-    near = [
-        by_key[key]
-        for one in asked
-        for key in get_close_matches(one.casefold(), by_key, n=3, cutoff=0.6)
-    ]
-    lacks = f"the index has none of {', '.join(map(repr, asked))}"
+    near = [by_key[key] for key in get_close_matches(asked.casefold(), by_key, n=3, cutoff=0.6)]
+    lacks = f"the index has none of {asked!r}"
     if near:
-        return f"{lacks}; did you mean {', '.join(dict.fromkeys(near))}?"
+        return f"{lacks}; did you mean {', '.join(near)}?"
     more = f" and {len(known) - _SHOWN} more" if len(known) > _SHOWN else ""
     return f"{lacks}; it has {', '.join(known[:_SHOWN]) or 'no value there at all'}{more}"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from callers import ask, compact, tokens
+from callers import ask, compact, complaint, tokens
 from conftest import LONG
 from mcp import Client, MCPError
 from mcp.types import (
