@@ -31,7 +31,7 @@ class Weights:
         spoken: for an exact match in the mention's language.
     """
 
-    dense: float = 0.4
+    dense: float = 0.45
     dense_alone: float = 0.65
     further: float = 0.04
     renown: float = 0.03

@@ -23,13 +23,13 @@ from mcp.types import (
 )
 
 from bioelx_mcp import __version__
-from bioelx_mcp.guide import GUIDE, INSTRUCTIONS, link_prompt
-from bioelx_mcp.observe import Meter, Observer
+from bioelx_mcp.serving.guide import GUIDE, INSTRUCTIONS, link_prompt
+from bioelx_mcp.serving.observe import Meter, Observer
+from bioelx_mcp.serving.state import LinkerState
+from bioelx_mcp.serving.strict import StrictServer, strict_tool
+from bioelx_mcp.serving.tools import MAX_ID, get_concepts, rank_candidates, search_candidates
+from bioelx_mcp.serving.wire import concept_out
 from bioelx_mcp.settings import Settings
-from bioelx_mcp.state import LinkerState
-from bioelx_mcp.strict import StrictServer, strict_tool
-from bioelx_mcp.tools import MAX_ID, get_concepts, rank_candidates, search_candidates
-from bioelx_mcp.wire import concept_out
 
 COMPLETIONS = 100  # what the protocol lets one answer hold
 READ_ONLY = ToolAnnotations(

@@ -14,7 +14,7 @@ from typing import Any
 import httpx2
 import uvicorn
 
-from bioelx_mcp.http import http_config
+from bioelx_mcp.serving.http import http_config
 from bioelx_mcp.settings import Settings
 
 

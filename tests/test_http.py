@@ -18,10 +18,10 @@ from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 from uvicorn.supervisors import Multiprocess
 
-from bioelx_mcp import metrics
-from bioelx_mcp.http import security, serve_http
 from bioelx_mcp.linker import Linker
 from bioelx_mcp.schema import Candidate, Mention
+from bioelx_mcp.serving import metrics
+from bioelx_mcp.serving.http import security, serve_http
 from bioelx_mcp.settings import load_settings
 
 pytestmark = pytest.mark.anyio

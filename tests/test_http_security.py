@@ -11,7 +11,7 @@ import httpx2
 import pytest
 from http_server import running, wait_ready
 
-from bioelx_mcp import guard, http
+from bioelx_mcp.serving import guard, http
 from bioelx_mcp.settings import load_settings
 
 TOKEN = "made-token-of-some-length"

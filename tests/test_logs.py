@@ -10,9 +10,9 @@ from callers import ask, complaint
 from mcp import Client
 
 from bioelx_mcp.linker import Linker
-from bioelx_mcp.logs import OURS, LineFormatter, set_up_logging
-from bioelx_mcp.observe import Call
 from bioelx_mcp.server import build_server
+from bioelx_mcp.serving.logs import OURS, LineFormatter, set_up_logging
+from bioelx_mcp.serving.observe import Call
 from bioelx_mcp.settings import load_settings
 
 SECRET = "mention-of-a-patient"

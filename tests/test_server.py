@@ -18,9 +18,9 @@ from mcp.types import (
 )
 from model_server import ModelServer, Script, vllm_reranker
 
-from bioelx_mcp.guide import INSTRUCTIONS
 from bioelx_mcp.manifest import IndexLayout
 from bioelx_mcp.server import build_server
+from bioelx_mcp.serving.guide import INSTRUCTIONS
 from bioelx_mcp.settings import load_settings
 
 pytestmark = pytest.mark.anyio

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from mcp import Client
 
 from bioelx_mcp.server import build_server
-from bioelx_mcp.settings import load_settings
-from bioelx_mcp.wire import (
+from bioelx_mcp.serving.wire import (
     CandidateOut,
     MentionOut,
     RankedOut,
@@ -22,6 +21,7 @@ from bioelx_mcp.wire import (
     rank_text,
     search_text,
 )
+from bioelx_mcp.settings import load_settings
 
 
 def leaves(node: Any) -> Iterator[str]:

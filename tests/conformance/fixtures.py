@@ -26,9 +26,9 @@ from mcp.types import (
     TextResourceContents,
 )
 
-from bioelx_mcp import http
-from bioelx_mcp.logs import set_up_logging
 from bioelx_mcp.server import build_server
+from bioelx_mcp.serving import http
+from bioelx_mcp.serving.logs import set_up_logging
 from bioelx_mcp.settings import load_settings
 
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="

@@ -12,12 +12,11 @@ from mcp.types import CallToolResult
 from pydantic import Field
 
 from bioelx_mcp.errors import BioelxError, UsageError
-from bioelx_mcp.observe import note
 from bioelx_mcp.schema import Candidate, Filters, Mention
 from bioelx_mcp.semantic_types import is_group
-from bioelx_mcp.state import LinkerState
-from bioelx_mcp.text import normalize_concept_id
-from bioelx_mcp.wire import (
+from bioelx_mcp.serving.observe import note
+from bioelx_mcp.serving.state import LinkerState
+from bioelx_mcp.serving.wire import (
     ConceptOut,
     ConceptsOut,
     MentionOut,
@@ -36,6 +35,7 @@ from bioelx_mcp.wire import (
     rank_text,
     search_text,
 )
+from bioelx_mcp.text import normalize_concept_id
 
 if TYPE_CHECKING:
     from bioelx_mcp.linker import Linker

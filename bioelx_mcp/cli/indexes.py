@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bioelx_mcp.builder import ensure_starter_index
+from bioelx_mcp.cli.options import IndexOption, JsonOption, open_linker
 from bioelx_mcp.console import echo_json, echo_table
 from bioelx_mcp.settings import load_settings
 
@@ -16,10 +17,7 @@ if TYPE_CHECKING:  # the command line starts without pyarrow
 
 app = typer.Typer(help="Generations of an index: list them, restore one.", no_args_is_help=True)
 
-IndexOption = Annotated[
-    Path | None,
-    typer.Option("--index", help="Index directory; the starter index if not given. [BIOELX_INDEX]"),
-]
+cards = typer.Typer()
 
 
 def _layout(index: Path | None) -> "IndexLayout":
@@ -32,7 +30,7 @@ def _layout(index: Path | None) -> "IndexLayout":
 @app.command()
 def versions(
     index: IndexOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="JSON lines instead of a table.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """List the generations on disk, newest first; the one in service is marked."""
     from bioelx_mcp.generations import list_generations
@@ -73,6 +71,17 @@ def rollback(
 
     manifest = restore_generation(_layout(index), index_id)
     typer.echo(f"{manifest.index_id}\t{manifest.concepts} concepts\t{manifest.aliases} aliases")
+
+
+@cards.command()
+def info(index: IndexOption = None, as_json: JsonOption = False) -> None:
+    """Show what an index holds: counts, languages, sources, licences, encoder, how it is searched, sizes."""
+    manifest = open_linker(index).manifest
+    if as_json:
+        echo_json(index_card(manifest))
+        return
+    for line in render_card(manifest):
+        typer.echo(line)
 
 
 def index_card(manifest: "Manifest") -> dict[str, Any]:

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from bioelx_mcp.logs import OURS
+from bioelx_mcp.serving.logs import OURS
 
 MCP_PATH = "/mcp"
 HEALTH_PATH = "/health"

@@ -20,13 +20,13 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.supervisors import Multiprocess
 
-from bioelx_mcp import metrics
 from bioelx_mcp.errors import UsageError
-from bioelx_mcp.guard import HEALTH_PATH, MCP_PATH, Guard
-from bioelx_mcp.logs import OURS, set_up_logging
 from bioelx_mcp.server import build_server
+from bioelx_mcp.serving import metrics
+from bioelx_mcp.serving.guard import HEALTH_PATH, MCP_PATH, Guard
+from bioelx_mcp.serving.logs import OURS, set_up_logging
+from bioelx_mcp.serving.state import LinkerState
 from bioelx_mcp.settings import Settings
-from bioelx_mcp.state import LinkerState
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 HEAD_SECONDS = 10  # for the head of a request to arrive

@@ -13,7 +13,7 @@ from mcp.server.mcpserver.tools import Tool
 from mcp.shared.exceptions import MCPError
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from bioelx_mcp.observe import note
+from bioelx_mcp.serving.observe import note
 
 # What models write instead; understood, not published. The true name wins.
 SYNONYMS: Mapping[str, Sequence[str]] = {

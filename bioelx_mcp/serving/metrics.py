@@ -11,7 +11,7 @@ from prometheus_client import (
 )
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from bioelx_mcp.observe import Call
+from bioelx_mcp.serving.observe import Call
 
 SHARED = "PROMETHEUS_MULTIPROC_DIR"  # the variable that prometheus_client reads
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)

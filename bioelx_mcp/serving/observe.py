@@ -13,7 +13,7 @@ from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.shared.exceptions import MCPError
 from pydantic import ValidationError
 
-from bioelx_mcp.logs import OURS
+from bioelx_mcp.serving.logs import OURS
 
 # Names that may stand in a log line or a metric; what a client made up may not.
 METHODS = frozenset(
