@@ -16,7 +16,15 @@ import typer
 
 from bioelx_mcp import __version__
 from bioelx_mcp.clients import Client, client_block
-from bioelx_mcp.console import echo_json, echo_table, read_mentions, show_progress, warn_degraded
+from bioelx_mcp.console import (
+    echo_json,
+    echo_table,
+    read_mentions,
+    show_progress,
+    visible,
+    visible_line,
+    warn_degraded,
+)
 from bioelx_mcp.errors import BioelxError, UsageError
 from bioelx_mcp.index_cli import app as index_app
 from bioelx_mcp.index_cli import index_card, render_card
@@ -86,7 +94,7 @@ def main() -> None:
 
 
 def _fail(message: str, code: int) -> None:
-    sys.stderr.write(f"bioelx-mcp: {' '.join(message.split())}\n")
+    sys.stderr.write(f"bioelx-mcp: {visible_line(message)}\n")
     sys.exit(code)
 
 
@@ -358,7 +366,7 @@ def info(index: IndexOption = None, as_json: JsonOption = False) -> None:
         echo_json(index_card(manifest))
         return
     for line in render_card(manifest):
-        typer.echo(line)
+        typer.echo(visible(line))
 
 
 @app.command("mcp-config")

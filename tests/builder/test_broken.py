@@ -194,7 +194,7 @@ def test_a_stage_that_was_half_removed_is_none(
 
 
 @NOT_ROOT
-@pytest.mark.parametrize("where", ["build", "generations", "build/vectors", "build/sources"])
+@pytest.mark.parametrize("where", ["generations", "build/vectors", "build/sources"])
 def test_a_missing_right_is_named_and_the_index_goes_on(
     grown: tuple[Path, dict[str, Any], dict[str, Any]], build: Build, tmp_path: Path, where: str
 ) -> None:
