@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 # The CPU build of torch: an unpinned torch may bring gigabytes of CUDA.
 TORCH  ?= torch==2.13.0
 
-.PHONY: help install demo test test-slow test-shared test-vllm check fix cov golden bench bench-sources wheel clean
+.PHONY: help install demo test test-slow test-shared test-vllm check audit fix cov golden bench bench-sources wheel clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:/' | column -t -s:
@@ -46,6 +46,9 @@ check: $(BIN)/.dev ## format, lint, types, arrows
 	$(BIN)/mypy
 	$(BIN)/mypy tests
 	$(BIN)/lint-imports
+
+audit: $(BIN)/.dev ## known vulnerabilities of what is installed, where advisories can be reached
+	$(BIN)/python .ci/audit.py
 
 fix: $(BIN)/.dev ## mend what can be mended
 	$(BIN)/ruff check --fix .
