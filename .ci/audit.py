@@ -24,7 +24,9 @@ def main() -> int:
     if not audited:
         sys.stderr.write("no advisories can be reached from here: NOTHING WAS AUDITED\n")
     else:
-        sys.stderr.write(f"{len(audited)} of {len(found)} packages audited, {len(bad)} advisories\n")
+        sys.stderr.write(
+            f"{len(audited)} of {len(found)} packages audited, {len(bad)} advisories\n"
+        )
     return 1 if bad else 0
 
 
