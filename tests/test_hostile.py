@@ -26,7 +26,7 @@ NEUTRAL = "The child had plain fever for a week."
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An index of whose concepts all but one have hostile names, definitions, types and references."""
     root = tmp_path_factory.mktemp("hostile")
-    rows = [{"concept_id": "MADE:plain", "name": "plain fever"}]
+    rows: list[dict[str, object]] = [{"concept_id": "MADE:plain", "name": "plain fever"}]
     for number, (text, name) in enumerate(zip(TEXTS, NAMES, strict=True)):
         described = {"definition": text, "semantic_types": [text[:50]], "xrefs": [text[:50]]}
         rows.append({"concept_id": f"MADE:{number}", "name": name, **described})

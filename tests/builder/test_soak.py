@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from statistics import median
 from subprocess import PIPE
 
 import pytest
@@ -86,6 +87,10 @@ def test_a_mixed_load_goes_on_right_and_holds_no_more_than_at_its_beginning(tmp_
     *_, answered, versions, wrong = held[-1]
     assert wrong == []
     assert answered > 1000 and versions > 3
-    warm, rest = held[len(held) // 3 : len(held) // 2], held[-len(held) // 6 :]
-    for place, share in ((0, 1.05), (1, 1.0), (2, 1.0)):  # bytes, descriptors, threads
-        assert max(one[place] for one in rest) <= share * max(one[place] for one in warm), held
+    # Calls on their way hold some more at one moment than at another; a leak of an opening shows thirtyfold.
+    warm, rest = (
+        [median(place) for place in zip(*(one[:3] for one in part), strict=True)]
+        for part in (held[len(held) // 3 : len(held) // 2], held[-len(held) // 6 :])
+    )
+    assert rest[0] <= 1.05 * warm[0], held  # bytes
+    assert rest[1] <= warm[1] + 2 and rest[2] <= warm[2] + 2, held  # descriptors, threads
