@@ -13,7 +13,7 @@ import pytest
 
 from builder.conftest import read_rows, refusal, tables_of
 from index_builder.config import SourceConfig
-from index_builder.sources import open_source
+from index_builder.sources import mesh, open_source
 from index_builder.sources.formats import reading, records
 
 ATOM = "C9000001|ENG|P|L1|PF|S1|Y|A1||||MSH|MH|D900001|{}|0|N|256|\n"
@@ -145,6 +145,22 @@ def test_entities_are_never_expanded_nor_fetched(
     monkeypatch.setattr(records, "MOST_LINE_BYTES", 1000)
     path.write_text(f"<All><{tag}>" + "x" * 2000)
     assert f"no </{tag}>" in refusal(kind, path)
+
+
+def test_a_tree_is_looked_for_in_what_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "BLOCK_BYTES", 512)
+    monkeypatch.setattr(mesh, "MOST_LINE_BYTES", 1000)
+    record = (
+        "<DescriptorRecord><DescriptorUI>D1</DescriptorUI><DescriptorName><String>red</String></DescriptorName>"
+        "<TreeNumberList><TreeNumber>C1.2</TreeNumber></TreeNumberList>"
+        "<ConceptList><Concept PreferredConceptYN='Y'/></ConceptList></DescriptorRecord>"
+    )
+    (tmp_path / "desc.xml").write_text(f"{record}\n<DescriptorRecord>" + "x\n" * 2000)
+    rows = read_rows("mesh", tmp_path / "desc.xml")
+    assert [row["text"] for row in rows.aliases] == ["red"]
+    assert "the file ends inside a record" in rows.counts
 
 
 def test_a_record_nested_without_end_costs_itself(tmp_path: Path) -> None:
