@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 # The CPU build of torch: an unpinned torch may bring gigabytes of CUDA.
 TORCH  ?= torch==2.13.0
 
-.PHONY: help install demo test test-shared test-mcp test-vllm check fix cov golden bench bench-ranker bench-retriever bench-training bench-server bench-sources bench-scale bundle wheel clean
+.PHONY: help install demo test test-slow test-shared test-mcp test-vllm check audit fix cov golden bench bench-ranker bench-retriever bench-training bench-server bench-sources bench-scale bundle wheel clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:/' | column -t -s:
@@ -30,6 +30,9 @@ demo: $(BIN)/.base ## install what serving needs and link mentions in many langu
 test: $(BIN)/.dev ## everything that runs on a CPU in minutes, with the coverage gate
 	$(BIN)/python -m pytest --cov --cov-report=
 
+test-slow: $(BIN)/.dev ## a builder killed a hundred times, a soak: minutes
+	$(BIN)/python -m pytest -m slow
+
 test-shared: $(BIN)/.dev ## the open knowledge base and benchmarks of SHARED, where they are: tens of minutes
 	$(BIN)/python -m pytest -m shared tests/shared
 
@@ -46,6 +49,9 @@ check: $(BIN)/.dev ## format, lint, types, arrows
 	$(BIN)/mypy
 	$(BIN)/mypy tests
 	$(BIN)/lint-imports
+
+audit: $(BIN)/.dev ## known vulnerabilities of what is installed, where advisories can be reached
+	$(BIN)/python .ci/audit.py
 
 fix: $(BIN)/.dev ## mend what can be mended
 	$(BIN)/ruff check --fix .

@@ -1,7 +1,11 @@
-"""What the commands read from stdin and write: mentions in, tables and JSON lines out."""
+"""What the commands read from stdin and write: mentions in, tables and JSON lines out.
+
+A terminal obeys what is written to it; names, contexts and what servers say are written out, never obeyed.
+"""
 
 import json
 import sys
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
@@ -12,6 +16,25 @@ from pydantic import TypeAdapter, ValidationError
 
 from bioelx_mcp.errors import UsageError
 from bioelx_mcp.schema import Mention, Ranking
+
+_JOINERS = "\u200c\u200d"  # that spelling needs, in Persian and Indic scripts
+
+
+def visible(text: str) -> str:
+    """The text with controls, direction marks and what else is not seen written out, as `\\x1b` or `\\u202e`."""
+    if text.isprintable():  # says no to all of these, and to some spaces
+        return text
+    return "".join(map(_visible, text))
+
+
+def _visible(char: str) -> str:
+    kept = unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Zl", "Zp") or char in _JOINERS
+    return char if kept else char.encode("unicode_escape").decode()
+
+
+def visible_line(text: str) -> str:
+    """The same on one line, its spacing evened out."""
+    return visible(" ".join(text.split()))
 
 
 def read_mentions(mentions: Sequence[str] | None, context: str = "") -> Iterator[Mention]:
@@ -52,20 +75,24 @@ def warn_degraded(rankings: Sequence[Ranking]) -> None:
     """Say once on stderr why a ranker that was wanted did not answer."""
     for reason in dict.fromkeys(ranking.degraded for ranking in rankings if ranking.degraded):
         sys.stderr.write(
-            f"bioelx-mcp: the ranker did not answer, the retrieval order stands: {reason}\n"
+            "bioelx-mcp: the ranker did not answer, the retrieval order stands: "
+            f"{visible_line(reason)}\n"
         )
 
 
 def echo_json(value: Any) -> None:
-    """One line of JSON."""
-    typer.echo(json.dumps(value, ensure_ascii=False))
+    """One line of JSON, exact: what is not seen stands in it as `\\u202e`, which says the same."""
+    text = json.dumps(value, ensure_ascii=False)
+    if not text.isprintable():
+        text = "".join(c if _visible(c) == c else json.dumps(c)[1:-1] for c in text)
+    typer.echo(text)
 
 
 def echo_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Columns on a terminal, tab-separated where the output is piped."""
     if not sys.stdout.isatty():
         for row in (header, *rows):
-            typer.echo("\t".join(" ".join(cell.split()) for cell in row))
+            typer.echo("\t".join(map(visible_line, row)))
         return
     from rich.console import Console
     from rich.table import Table
@@ -73,7 +100,7 @@ def echo_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
     table = Table(*header, pad_edge=False)
     for row in rows:
-        table.add_row(*(Text(cell, overflow="fold") for cell in row))
+        table.add_row(*(Text(visible_line(cell), overflow="fold") for cell in row))
     Console().print(table)
 
 

@@ -1,10 +1,12 @@
 """The order of the stages: sources, tables, training, encoder, vectors, index. Each is fresh, resumed or done anew.
 
-A stage's directory holds `stage.json`: the fingerprint of all that its output depends on, and whether it is
-done. With an equal fingerprint a done stage is skipped and an unfinished one resumed; else it starts empty.
+A stage's directory holds `stage.json`: the fingerprint of all that its output depends on, and once it is done
+the sizes of its files. With an equal fingerprint a whole stage is skipped and an unfinished one resumed; else it
+starts empty.
 """
 
 import json
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -13,6 +15,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import duckdb
+import pyarrow as pa
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -24,7 +28,7 @@ from rich.progress import (
 )
 
 from bioelx_mcp.encoder import OnnxEncoder
-from bioelx_mcp.errors import UsageError
+from bioelx_mcp.errors import BioelxError, InvalidArtifactError, UsageError
 from bioelx_mcp.generations import builder_lock
 from bioelx_mcp.manifest import (
     IndexLayout,
@@ -42,6 +46,18 @@ from index_builder.staging import Staged, stage_source
 from index_builder.tables import ALIASES_FILE, REPORT_FILE, build_tables
 
 STAGE_FILE = "stage.json"
+# How Arrow, DuckDB and JSON say that a file holds something else.
+_BROKEN = (
+    OSError,
+    pa.ArrowInvalid,
+    duckdb.InvalidInputException,
+    UnicodeError,
+    json.JSONDecodeError,
+)
+# What lancedb, DuckDB and tantivy say where the system refuses, each in a class of its own.
+_REFUSED = re.compile(
+    r"os error \d+|Errno \d+|No space left|File too large|Permission denied", re.I
+)
 
 
 def build_index(config: BuildConfig) -> Manifest:
@@ -51,6 +67,7 @@ def build_index(config: BuildConfig) -> Manifest:
         UsageError: a source or an option is wrong; what was there before is untouched.
         MissingExtraError: a needed extra is not installed.
         MissingArtifactError: `encoder` is no encoder directory.
+        InvalidArtifactError: what an earlier run left is broken.
     """
     if not config.sources_for("index"):
         raise UsageError('no source is used for the index: all say `use = "training"`')
@@ -61,7 +78,7 @@ def build_index(config: BuildConfig) -> Manifest:
         OnnxEncoder(config.encoder)
     else:
         import_module("index_builder.export")  # a missing extra, too
-    with builder_lock(IndexLayout(config.out)), _progress() as show:
+    with builder_lock(IndexLayout(config.out)), _refusals(config), _progress() as show:
         config = _fetch(config, show)
         tables = _tables(config, config.sources_for("index"), config.layout.tables, show)
         encoder = config.encoder or _train(config, tables, show)
@@ -164,7 +181,7 @@ def _forget_sources(config: BuildConfig) -> None:
     used = {fingerprint(source.fingerprint()) for source in config.sources}
     for directory in config.layout.sources.iterdir():
         if directory.name not in used:
-            shutil.rmtree(directory, ignore_errors=True)
+            _empty(directory)
 
 
 def _train(config: BuildConfig, tables: str, show: Callable[[str], Report]) -> Path:
@@ -248,15 +265,57 @@ def _stage(directory: Path, stamp: str) -> Iterator[bool]:
         state: Any = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         state = {}
-    if state.get("fingerprint") != stamp:
-        shutil.rmtree(directory, ignore_errors=True)
-        write_atomically(path, json.dumps({"fingerprint": stamp, "done": False}))
-        state = {}
-    if state.get("done"):
+    done = state.get("files") == _sizes(directory)
+    if state.get("fingerprint") != stamp or ("files" in state and not done):
+        _empty(directory)
+        write_atomically(path, json.dumps({"fingerprint": stamp}))
+        done = False
+    if done:
         yield False
         return
     yield True
-    write_atomically(path, json.dumps({"fingerprint": stamp, "done": True}))
+    write_atomically(path, json.dumps({"fingerprint": stamp, "files": _sizes(directory)}))
+
+
+def _empty(directory: Path) -> None:
+    """Remove a stage, what says that it is one first: killed meanwhile, it is none."""
+    (directory / STAGE_FILE).unlink(missing_ok=True)
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def _sizes(directory: Path) -> dict[str, int]:
+    return {
+        path.relative_to(directory).as_posix(): path.stat().st_size
+        for path in sorted(directory.rglob("*"))
+        if path.is_file() and not path.name.startswith(".") and path.name != STAGE_FILE
+    }
+
+
+@contextmanager
+def _refusals(config: BuildConfig) -> Iterator[None]:
+    """One kind of error for a full disk or a missing right, whoever meets it; and one for broken leftovers."""
+    kept = "what was in service before still is"
+    try:
+        yield
+    except (BioelxError, ModuleNotFoundError):
+        raise
+    except Exception as error:
+        told = str(error)
+        if (
+            "Traceback" in told
+        ):  # lancedb tells what its reader of rows raised: the last line says it
+            told = told.strip().splitlines()[-1]
+        if getattr(error, "errno", None) or _REFUSED.search(told):
+            raise UsageError(
+                f"the build of {config.out} stopped ({told}): make room, or give it the right; "
+                f"run again, it resumes where it stopped, and {kept}"
+            ) from error
+        if isinstance(error, _BROKEN) or "ArrowInvalid" in told:
+            raise InvalidArtifactError(
+                f"a file of an earlier run in {config.layout.root} is broken ({told}): "
+                f"remove {config.layout.root} and build again; {kept}"
+            ) from error
+        raise
 
 
 @contextmanager

@@ -31,6 +31,7 @@ from index_builder.sources import RAW_ALIASES, RAW_CONCEPTS, Block, Rejected, Ro
 SHARD_ROWS = 250_000  # aliases of a shard, about
 SHARD_BLOCKS = 2048  # blocks after which a shard ends, however little was in them
 PARALLEL_BYTES = 32 << 20  # below this a source is read by the process itself
+MOST_DEFINITION = 20_000  # characters kept; the longest of the open ontologies have some thousand
 EXPLICIT_RANK = 2**30  # of the name that a source states as a concept's preferred one
 
 STAGED_ALIASES = pa.schema(
@@ -235,7 +236,7 @@ def _clean_concepts(raw: pa.Table, source: Source, rows: Rows) -> pa.Table:
         "concept_id": ids,
         "preferred_name": _map_distinct(raw["preferred_name"], lambda name: " ".join(name.split())),
         "semantic_types": raw["semantic_types"],
-        "definition": raw["definition"],
+        "definition": pc.utf8_slice_codeunits(raw["definition"], 0, MOST_DEFINITION),
         "xrefs": xrefs,
         "alt_ids": known("alt_ids", lambda other: other),
         "exact": exact,

@@ -12,6 +12,7 @@ import typer
 
 from bioelx_mcp import __version__
 from bioelx_mcp.cli import building, evaluating, indexes, linking, serving
+from bioelx_mcp.console import visible_line
 from bioelx_mcp.errors import BioelxError
 
 app = typer.Typer(
@@ -46,7 +47,7 @@ def main() -> None:
 
 
 def _fail(message: str, code: int) -> None:
-    sys.stderr.write(f"bioelx-mcp: {' '.join(message.split())}\n")
+    sys.stderr.write(f"bioelx-mcp: {visible_line(message)}\n")
     sys.exit(code)
 
 

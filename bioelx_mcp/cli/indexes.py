@@ -9,7 +9,7 @@ import typer
 
 from bioelx_mcp.builder import ensure_starter_index
 from bioelx_mcp.cli.options import IndexOption, JsonOption, open_linker
-from bioelx_mcp.console import echo_json, echo_table
+from bioelx_mcp.console import echo_json, echo_table, visible
 from bioelx_mcp.settings import load_settings
 
 if TYPE_CHECKING:  # the command line starts without pyarrow
@@ -81,7 +81,7 @@ def info(index: IndexOption = None, as_json: JsonOption = False) -> None:
         echo_json(index_card(manifest))
         return
     for line in render_card(manifest):
-        typer.echo(line)
+        typer.echo(visible(line))
 
 
 def index_card(manifest: "Manifest") -> dict[str, Any]:

@@ -12,7 +12,7 @@ from xml.etree.ElementTree import Element
 
 from bioelx_mcp.schema import AliasKind
 from index_builder.sources.base import Block, Rows, Source
-from index_builder.sources.formats.reading import read_blocks
+from index_builder.sources.formats.reading import MOST_LINE_BYTES, read_blocks
 from index_builder.sources.formats.records import cut_records, parse_records, text_of
 
 RECORDS = ("DescriptorRecord", "SupplementalRecord")
@@ -123,4 +123,6 @@ def _tree(path: Path, stamp: int) -> dict[str, str]:
             else:
                 tree[match[2].decode()] = ui
         rest = data[end:]
+        if len(rest) > MOST_LINE_BYTES:  # no MeSH: the cutting of its records says so
+            break
     return tree

@@ -12,7 +12,10 @@ import pytest
 from conftest import write_tsv
 
 from bioelx_mcp.errors import UsageError
-from bioelx_mcp.schema import Alias, Concept
+from bioelx_mcp.index import AliasIndex
+from bioelx_mcp.manifest import IndexLayout
+from bioelx_mcp.retriever import Retriever
+from bioelx_mcp.schema import Alias, Concept, Mention
 from index_builder.config import MergeConfig, SourceConfig
 from index_builder.sources import Rejected, Source, open_source
 from index_builder.staging import stage_source
@@ -81,6 +84,20 @@ def refusal(kind: str, path: Path, **options: Any) -> str:
     with pytest.raises(UsageError) as caught:
         read_rows(kind, path, **options)
     return str(caught.value)
+
+
+def content(root: Path) -> dict[str, Any]:
+    """All that an index holds, but for when and where it was made."""
+    index = AliasIndex(root, threads=1)
+    manifest = index.manifest.model_dump(exclude={"index_id", "created", "files"})
+    rows = IndexLayout(root).rows(index.manifest.index_id)
+    mentions = [Mention(text) for text in ("red fever", "gruner Ausschlg", "versoin 7", "発疹")]
+    return {
+        "manifest": manifest,
+        "rows": {path.name: path.read_bytes() for path in sorted(rows.iterdir())},
+        "vectors": index.vectors.read().tobytes(),
+        "found": Retriever(index).search_candidates(mentions, 3),
+    }
 
 
 @pytest.fixture(scope="session")

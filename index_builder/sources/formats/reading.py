@@ -1,6 +1,7 @@
 """Bytes of a file, decompressed by its ending, and cut at line ends into blocks.
 
-A stream that ends before its time gives what could be read, then a block that says so: one bad row.
+A stream that ends before its time gives what could be read, then a block that says so: one bad row. Nothing is
+unpacked to disk, and what decompresses to more than any text does is refused.
 """
 
 import zipfile
@@ -18,6 +19,10 @@ from index_builder.sources.base import Block
 BOM = b"\xef\xbb\xbf"
 BLOCK_BYTES = 8 << 20
 MOST_LINE_BYTES = 256 << 20  # a "line" beyond this is no line, but a file of another kind
+MOST_WHOLE_BYTES = 4 << 30  # of a file that is read into memory as a whole
+# Names in any format compress to a tenth, a dump of Wikidata to a twentieth; a bomb to a thousandth and less.
+MOST_RATIO = 200
+RATIO_FROM = 1 << 30  # bytes: below this a bomb does no harm
 _CODECS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
 CUT_SHORT = "the compressed file is cut short or broken: what comes after is lost"
 
@@ -68,9 +73,19 @@ def open_raw(path: Path) -> tuple[BinaryIO, str]:
         if len(members) != 1:
             names = ", ".join(info.filename for info in members[:5])
             raise UsageError(f"source {path}: an archive of one file is wanted, this holds {names}")
+        check_member(path, members[0])
         return cast(BinaryIO, archive.open(members[0])), Path(members[0].filename).suffix
     except (OSError, zipfile.BadZipFile) as error:
         raise UsageError(f"source {path}: {error}") from error
+
+
+def check_member(path: Path, info: zipfile.ZipInfo) -> None:
+    """Raise UsageError where a member of an archive says that it grows beyond any text; no more than it says is read."""
+    if info.file_size > max(RATIO_FROM, MOST_RATIO * info.compress_size):
+        raise UsageError(
+            f"source {path}: {info.filename} would grow from {info.compress_size:,} to {info.file_size:,} bytes: "
+            "no text compresses so well"
+        )
 
 
 def read_blocks(path: Path, block_bytes: int = 0) -> Iterator[Block]:
@@ -84,13 +99,18 @@ def cut_blocks(raw: BinaryIO, ending: str, file: str, block_bytes: int = 0) -> I
     """The lines of an open stream in blocks of whole lines; `position` is where the raw stream stands.
 
     Raises:
-        UsageError: a line is longer than any line may be.
+        UsageError: a line is longer than any line may be, or the stream grows beyond any text.
     """
-    line, rest, problem = 1, b"", ""
+    line, rest, problem, grown = 1, b"", "", 0
     for data in _pieces(raw, ending, block_bytes or BLOCK_BYTES):
         if isinstance(data, str):
             problem = data
             break
+        grown += len(data)
+        if ending in _CODECS and grown > max(RATIO_FROM, MOST_RATIO * raw.tell()):
+            raise UsageError(
+                f"source {file}: grows from {raw.tell():,} to {grown:,} bytes and more: no text compresses so well"
+            )
         end = data.rfind(b"\n") + 1
         if end:
             whole = rest + data[:end]
@@ -144,10 +164,17 @@ def blocks_of_files(
 
 
 def read_all(path: Path) -> tuple[bytes, str]:
-    """All bytes of a small file, decompressed, and what is wrong with it (or nothing)."""
-    parts, problem = [], ""
+    """All bytes of a small file, decompressed, and what is wrong with it (or nothing).
+
+    Raises:
+        UsageError: it is no small file.
+    """
+    parts, problem, size = [], "", 0
     for block in read_blocks(path):
         parts.append(block.data)
+        size += len(block.data)
+        if size > MOST_WHOLE_BYTES:
+            raise UsageError(f"source {path}: is over {MOST_WHOLE_BYTES >> 30} GiB long")
         problem = block.problem or problem
     return b"".join(parts), problem
 

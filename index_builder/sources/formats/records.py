@@ -11,7 +11,7 @@ from xml.etree.ElementTree import Element, ParseError, fromstring
 
 from bioelx_mcp.errors import UsageError
 from index_builder.sources.base import Block, Rows
-from index_builder.sources.formats.reading import read_blocks
+from index_builder.sources.formats.reading import MOST_LINE_BYTES, read_blocks
 
 _DECLARATION = re.compile(rb"<\?xml[^>]*\?>")
 _SHOWN = 300  # bytes of a broken record that go into the report
@@ -28,7 +28,7 @@ def cut_records(path: Path, tags: tuple[str, ...]) -> Iterator[Block]:
     """The file in blocks of whole records, each behind the declaration that tells how it is encoded.
 
     Raises:
-        UsageError: no record is in it.
+        UsageError: no record is in it, or one is longer than any may be.
     """
     start, end = _patterns(tags)
     declaration, rest, line, found = b"", b"", 1, False
@@ -41,6 +41,11 @@ def cut_records(path: Path, tags: tuple[str, ...]) -> Iterator[Block]:
         data = rest + block.data
         ends = [match.end() for match in end.finditer(data)]
         rest = data[ends[-1] :] if ends else data
+        if len(rest) > MOST_LINE_BYTES:
+            raise UsageError(
+                f"source {path}: no {' or '.join(f'</{tag}>' for tag in tags)} "
+                f"in {MOST_LINE_BYTES >> 20} MiB behind line {line}"
+            )
         if ends:
             found = True
             yield Block(block.file, line, declaration + data[: ends[-1]], block.position)

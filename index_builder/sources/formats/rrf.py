@@ -1,6 +1,6 @@
 """The tables of a UMLS release where they lie: a META directory, the release zip, the `.nlm` archives inside.
 
-Nothing is unpacked. A table that was split (`MRCONSO.RRF.aa.gz`, `.ab.gz` ...) is one stream: its parts are
+Nothing is unpacked to disk. A table that was split (`MRCONSO.RRF.aa.gz`, `.ab.gz` ...) is one stream: its parts are
 joined as raw bytes, in the order of their names. Rows end in a bar; cells are never quoted.
 """
 
@@ -23,7 +23,7 @@ import pyarrow.csv
 
 from bioelx_mcp.errors import UsageError
 from index_builder.sources.base import Block, Rows
-from index_builder.sources.formats.reading import cut_blocks, numbered_lines
+from index_builder.sources.formats.reading import check_member, cut_blocks, numbered_lines
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -115,15 +115,17 @@ def _parts(path: Path, opened: ExitStack) -> list[_Part]:
 
 
 def _archived(path: Path, file: Path | BinaryIO, opened: ExitStack) -> list[_Part]:
-    """The members of an archive, and of the archives in it."""
+    """The members of an archive, and of the archives in it; not of those in these, which no release has."""
     archive = opened.enter_context(zipfile.ZipFile(file))
     parts = []
     for info in archive.infolist():
         member = PurePosixPath(info.filename)
         open_member = cast(_Open, partial(archive.open, info))
-        if member.suffix == ".nlm":
+        if member.suffix == ".nlm" and isinstance(file, Path):
+            check_member(path, info)
             parts += _archived(path, opened.enter_context(open_member()), opened)
         elif member.name.startswith("MR"):
+            check_member(path, info)
             sizes = (info.compress_size, info.file_size)
             parts.append(_Part(str(path / member.parent), member.name, *sizes, open_member))
     return parts
