@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from peers import Search, exact_match, tfidf
+from retrieval import over
 
 from bioelx_mcp.evaluation.datasets import Dataset, read_dataset
 from bioelx_mcp.evaluation.gold import GoldMap
@@ -117,8 +118,8 @@ def main() -> int:
     args = parser.parse_args()
     linker = Linker.open(args.index)
     build: dict[str, Callable[..., Search]] = {
-        "exact match": exact_match,
-        "character 1-3-gram TF-IDF": tfidf,
+        "exact match": over(exact_match),
+        "character 1-3-gram TF-IDF": over(tfidf),
     }
     peers = {name: make(linker.index) for name, make in build.items()}
     args.predictions.mkdir(parents=True, exist_ok=True)

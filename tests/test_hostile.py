@@ -6,12 +6,13 @@ import sys
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from callers import Cli, fails
 from conftest import build_small
 from hostile import TEXTS
-from model_server import ModelServer, Reply, Request, Script, scores
+from model_server import ModelServer, Reply, Script, vllm_reranker
 
 from bioelx_mcp.console import visible
 from bioelx_mcp.linker import Linker
@@ -69,16 +70,15 @@ def test_a_hostile_context_changes_no_candidate(linker: Linker) -> None:
         assert ids(ranking) == ids(plain) and ranking.best == plain.best
 
 
-def gullible(request: Request) -> Reply:
+def gullible(query: str, document: str) -> float:
     """A model that believes what it is told to believe."""
-    return scores(*(9.0 if "yes" in text else -9.0 for text in request.body["documents"]))
+    return 9.0 if "yes" in document else -9.0
 
 
 def test_a_gullible_model_changes_the_order_and_nothing_else(
     linker: Linker, model_server: Callable[[Script], ModelServer]
 ) -> None:
-    server = model_server(gullible)
-    settings = load_settings(ranker_url=server.url, ranker_model="reader")
+    settings = load_settings(ranker_url=model_server(vllm_reranker(gullible)).url)
     ranked = Linker(linker._index, settings)
     mentions = [Mention("plain fever", f"plain fever {text}") for text in TEXTS]
     found = {candidate.concept_id for candidate in linker.search(["plain fever"], 30)[0]}
@@ -95,15 +95,22 @@ def test_a_gullible_model_changes_the_order_and_nothing_else(
 def test_no_prompt_holds_a_line_or_a_token_of_control_that_is_not_the_prompts_own(
     linker: Linker, model_server: Callable[[Script], ModelServer]
 ) -> None:
-    server = model_server(lambda request: scores(*[0.0] * len(request.body["documents"])))
-    ranked = Linker(linker._index, load_settings(ranker_url=server.url, ranker_model="reader"))
+    server = model_server(vllm_reranker(lambda query, document: 0.0))
+    ranked = Linker(linker._index, load_settings(ranker_url=server.url))
     candidates = linker.candidates("fever", [f"MADE:{n}" for n in range(len(TEXTS))])
     plain = linker.candidates("plain fever", ["MADE:plain"])
-    given = [(Mention("fever", text), candidates) for text in TEXTS]
-    ranked.rank([(Mention("fever", "fever"), plain), *given])
+
+    def scored() -> list[dict[str, Any]]:
+        return [
+            r.body for r in server.requests if r.path == "/score" and "fever" in r.body["queries"]
+        ]
+
+    ranked.rank([(Mention("fever", "fever"), plain)])
+    (own,) = scored()
+    ranked.rank([(Mention("fever", text), candidates) for text in TEXTS])
+    _, *others = scored()
     control = re.compile(r"\n|<\|[^<>|]*\|>|</?think>|</?tool_call>|</?s>|\[\[|\]\]")
-    own, *others = (request.body for request in server.requests)
-    assert len(others) == len(TEXTS)
+    assert len(others) >= len(TEXTS) - 3  # what is equal once neutralised is asked for once
     for body in (own, *others):
         # the query holds one pair of marks in the instruction, one around the mention if it is there
         assert control.findall(body["queries"]) == control.findall(own["queries"])
