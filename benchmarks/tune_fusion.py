@@ -15,9 +15,9 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
-from bioelx_mcp.evaluation.gold import GoldMap
 
 from bioelx_mcp.evaluation.datasets import read_dataset
+from bioelx_mcp.evaluation.gold import GoldMap
 from bioelx_mcp.fusion import WEIGHTS, Evidence, Weights, fuse
 from bioelx_mcp.index import AliasIndex
 from bioelx_mcp.retriever import Query, Retriever, forms_of
