@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 # The CPU build of torch: an unpinned torch may bring gigabytes of CUDA.
 TORCH  ?= torch==2.13.0
 
-.PHONY: help install demo test test-slow test-shared test-mcp test-vllm check audit fix cov golden bench bench-ranker bench-retriever bench-training bench-server bench-sources bench-scale bundle wheel clean
+.PHONY: help install demo test test-slow test-shared test-mcp test-vllm check audit fix cov golden bench bench-ranker bench-retrieval bench-retriever bench-training bench-server bench-sources bench-scale bundle wheel clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:/' | column -t -s:
@@ -65,6 +65,11 @@ golden: $(BIN)/.dev ## write the golden files anew; read the diff
 
 bench: bench-retriever ## build the open knowledge base, measure every development half beside peers, write benchmarks/results
 	$(BIN)/python benchmarks/accuracy.py --index build/open-kb --shared $(SHARED) --out benchmarks/results/accuracy.json
+
+bench-retrieval: $(BIN)/.dev ## what each kind of evidence adds; latency, memory, dense against exact search
+	test -e build/open-kb/manifest.json || $(BIN)/bioelx-mcp build-index --config examples/open-kb.toml
+	$(BIN)/python benchmarks/tune_fusion.py --index build/open-kb --shared $(SHARED)
+	$(BIN)/python benchmarks/latency.py --index build/open-kb --shared $(SHARED) --out benchmarks/results/latency.json
 
 bench-retriever: $(BIN)/.dev ## the retriever beside its peers over one table of names, speed of encoders
 	test -e build/open-kb/manifest.json || $(BIN)/bioelx-mcp build-index --config examples/open-kb.toml

@@ -46,7 +46,7 @@ class AliasIndex:
         concepts: the concepts table (`manifest.CONCEPTS_SCHEMA`), one row a concept.
     """
 
-    def __init__(self, path: Path, *, threads: int = 0) -> None:
+    def __init__(self, path: Path, *, threads: int = 1) -> None:
         """Open and verify the index in service.
 
         Raises:

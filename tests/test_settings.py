@@ -22,16 +22,16 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_defaults_need_no_file_and_no_variable() -> None:
     settings = load_settings()
     assert (settings.index, settings.ranker_url, settings.ranker_key) == (None, None, None)
-    assert (settings.threads, settings.prompt) == (0, "qwen3-reranker")
+    assert (settings.threads, settings.prompt) == (1, "qwen3-reranker")
     assert settings.cache.name == "bioelx-mcp"
 
 
 def test_an_argument_beats_a_variable_beats_the_file_beats_the_default(
     config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert load_settings().threads == 0
-    config.write_text('threads = 1\nindex = "/made/index"\n')
     assert load_settings().threads == 1
+    config.write_text('threads = 4\nindex = "/made/index"\n')
+    assert load_settings().threads == 4
     monkeypatch.setenv("BIOELX_THREADS", "2")
     assert load_settings().threads == 2
     assert load_settings(threads=3).threads == 3
