@@ -40,9 +40,9 @@ def test_an_argument_beats_a_variable_beats_the_file_beats_the_default(
 
 
 def test_an_empty_variable_says_nothing(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config.write_text("threads = 1")
+    config.write_text("threads = 4")
     monkeypatch.setenv("BIOELX_THREADS", "")
-    assert load_settings().threads == 1
+    assert load_settings().threads == 4
 
 
 @pytest.mark.parametrize(
