@@ -39,11 +39,8 @@ class Settings(BaseSettings):
         default_factory=lambda: Path(platformdirs.user_cache_dir(APP)),
         description="where the starter index is kept",
     )
-    threads: int = (
-        Field(  # more than one costs a single mention twice the time; batches go side by side
-            default=1, ge=0, description="threads of the encoder; 0: as many as cores"
-        )
-    )
+    # More than one costs a single mention twice the time, and batches are searched side by side.
+    threads: int = Field(default=1, ge=0, description="threads of the encoder; 0: as many as cores")
     ranker_url: str | None = Field(
         default=None, description="a model server, such as http://127.0.0.1:8000"
     )
