@@ -29,7 +29,7 @@ from transformers import PreTrainedTokenizerFast
 
 from bioelx_mcp.evaluation.datasets import Query, read_xlbel
 from bioelx_mcp.evaluation.metrics import RECALL_AT
-from bioelx_mcp.evaluation.run import _commit
+from bioelx_mcp.evaluation.run import checkout_commit
 from index_builder.config import TrainConfig
 from index_builder.model import (
     TextEncoder,
@@ -216,7 +216,7 @@ def wikidata(
 
 
 def save(told: dict[str, Any], out: Path) -> None:
-    told = {"commit": _commit(), "hardware": platform.processor(), **told}
+    told = {"commit": checkout_commit(), "hardware": platform.processor(), **told}
     out.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
 
 

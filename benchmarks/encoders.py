@@ -28,7 +28,7 @@ from transformers import PreTrainedTokenizerFast, XLMRobertaConfig, XLMRobertaMo
 from bioelx_mcp.encoder import OnnxEncoder
 from bioelx_mcp.evaluation.datasets import read_xlbel
 from bioelx_mcp.evaluation.metrics import RECALL_AT
-from bioelx_mcp.evaluation.run import _commit
+from bioelx_mcp.evaluation.run import checkout_commit
 from index_builder.config import STARTER_ENCODER
 from index_builder.export import _export_graph, export_encoder
 from index_builder.model import TextEncoder, tokenize
@@ -141,7 +141,7 @@ def main() -> int:
             result = quantisation(args.build, args.shared, Path(directory))
     if args.out:
         told = json.loads(args.out.read_text(encoding="utf-8")) if args.out.exists() else {}
-        told[args.part] = {"commit": _commit(), "hardware": platform.processor(), **result}
+        told[args.part] = {"commit": checkout_commit(), "hardware": platform.processor(), **result}
         args.out.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
     return 0
 

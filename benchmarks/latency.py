@@ -8,7 +8,6 @@ included; the peer is character 1-3-gram TF-IDF over the same names.
 
 import argparse
 import json
-import os
 import resource
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+from memory import resident_mb
 from peers import tfidf
 
 from bioelx_mcp.evaluation.datasets import read_xlbel
@@ -39,12 +39,6 @@ def first_answer(index: Path) -> float:
     subprocess.run([sys.executable, "-c", FIRST, index], check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-
-
-def resident() -> float:
-    """MB of this process that are in memory."""
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 def one_by_one(search: Callable[[str], object], texts: Sequence[str]) -> dict[str, float]:
@@ -88,14 +82,14 @@ def main() -> int:
     told |= {"index": index.manifest.index_id, "aliases": index.manifest.aliases}
     retriever.search_candidates([Mention(text) for text in some[:20]], LIMIT)
     told["one"] = one_by_one(lambda text: retriever.search_candidates([Mention(text)], LIMIT), some)
-    told["resident_mb_after_one_by_one"] = resident()
+    told["resident_mb_after_one_by_one"] = resident_mb()
     began, cpu = time.perf_counter(), time.process_time()
     retriever.search_candidates([Mention(text) for text in texts], LIMIT)
     told["batch"] = {
         "mentions_per_second": len(texts) / (time.perf_counter() - began),
         "cpu_ms": 1000 * (time.process_time() - cpu) / len(texts),
     }
-    told["resident_mb_after_batch"] = resident()
+    told["resident_mb_after_batch"] = resident_mb()
     told["dense_recall"] = dense_recall(index, some)
     peer = tfidf(index.alias_text.to_pylist(), index.alias_concept)
     told["one_tfidf"] = one_by_one(lambda text: list(peer([text])), some[:60])

@@ -55,6 +55,11 @@ def held(process: int) -> tuple[int, int]:
     return sizes.get("Pss:", 0), sizes.get("Rss:", 0)
 
 
+def resident_mb() -> float:
+    """RSS of this process alone."""
+    return held(os.getpid())[1] / 1e6
+
+
 def timed(work: Callable[[], T]) -> tuple[T, float, Memory]:
     """Result, seconds, and the memory of all processes meanwhile."""
     with Memory() as memory:

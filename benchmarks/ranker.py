@@ -11,7 +11,6 @@ import json
 import os
 import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -27,6 +26,7 @@ from vllm_server import MAX_TOKENS, Server, find_python, serve
 from bioelx_mcp.backends import Prompts
 from bioelx_mcp.backends.http import HttpServer
 from bioelx_mcp.backends.probe import ProbingBackend
+from bioelx_mcp.evaluation.run import checkout_commit
 from bioelx_mcp.letters import SecondLook, cyclic_orders
 from bioelx_mcp.linker import Linker
 from bioelx_mcp.prompt import ListwisePrompt, PointwisePrompt, load_prompt
@@ -64,9 +64,7 @@ def main() -> int:
         "listwise": listwise,
         "speed": speed,
         "hardware": f"{platform.machine()}, {os.cpu_count()} cores",
-        "commit": subprocess.run(
-            ["git", "describe", "--always", "--dirty"], capture_output=True, text=True
-        ).stdout.strip(),
+        "commit": checkout_commit(),
     }
     if args.out is not None:
         args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

@@ -21,7 +21,7 @@ from peers import Peer, bm25, dense, english_encoder, exact_match, rapidfuzz, tf
 from retrieval import HEAD, SYSTEMS, measure, over, row
 
 from bioelx_mcp.evaluation.datasets import Query, read_xlbel
-from bioelx_mcp.evaluation.run import _commit
+from bioelx_mcp.evaluation.run import checkout_commit
 from bioelx_mcp.index import AliasIndex
 
 ALL = {
@@ -76,7 +76,7 @@ def main() -> int:
         "index": index.manifest.index_id,
         "aliases": index.manifest.aliases,
         "mentions": len(queries),
-        "commit": _commit(),
+        "commit": checkout_commit(),
         "hardware": f"{platform.processor() or platform.machine()}",
     }
     sys.stdout.write(f"all mentions, {index.manifest.index_id}, covered queries\n\n{HEAD}")

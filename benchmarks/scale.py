@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from memory import held, timed
+from memory import resident_mb, timed
 from numpy.typing import NDArray
 
 from bioelx_mcp.encoder import OnnxEncoder
@@ -186,22 +186,20 @@ def measure(root: Path) -> dict[str, Any]:
     result = {
         "first_answer_seconds": time.perf_counter() - started,
         "first_answer_cpu_seconds": time.process_time() - before,
-        "first_answer_mb": held_mb(),
+        "first_answer_mb": resident_mb(),
     }
     rng = np.random.default_rng(0)
     rows = rng.choice(index.manifest.aliases, QUERIES, replace=False)
     texts = index.alias_text.take(pa.array(rows)).to_pylist()
     mentions = [Mention(text[:-1] if len(text) > 3 else text) for text in texts]
-    stored = index._table.take_row_ids(np.sort(rows).tolist()).select(["vector"]).to_arrow()
-    flat = stored["vector"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    vectors = flat.reshape(QUERIES, -1).astype(np.float32)
+    vectors = index.vectors.read(np.sort(rows))
     vectors = unit(vectors + 0.3 * unit(rng.normal(size=vectors.shape)))
     index.search_dense(vectors[:1], FOUND)
     result["dense_ms"] = cpu_ms(lambda: [index.search_dense(v[None], FOUND) for v in vectors])
     result["dense_batch_ms"] = cpu_ms(lambda: index.search_dense(vectors, FOUND))
     result["mention_ms"] = cpu_ms(lambda: [retriever.search_candidates([m]) for m in mentions])
     result["mention_batch_ms"] = cpu_ms(lambda: retriever.search_candidates(mentions))
-    result["serving_mb"] = held_mb()
+    result["serving_mb"] = resident_mb()
     best = np.full((QUERIES, FOUND), -1.0, dtype=np.float32)
     for shard in shards(root):
         best = np.sort(np.hstack([best, vectors @ shard.T]), axis=1)[:, -FOUND:]
@@ -209,10 +207,7 @@ def measure(root: Path) -> dict[str, Any]:
     for vector, kth, (found, _) in zip(
         vectors, best[:, 0], index.search_dense(vectors, FOUND), strict=True
     ):
-        ids = index._row_ids[np.sort(found)].tolist()
-        near = index._table.take_row_ids(ids).select(["vector"]).to_arrow()["vector"]
-        near = near.combine_chunks().flatten().to_numpy(zero_copy_only=False).astype(np.float32)
-        hits += int(np.sum(near.reshape(len(ids), -1) @ vector >= kth - 1e-5))
+        hits += int(np.sum(index.vectors.read(np.sort(found)) @ vector >= kth - 1e-5))
     result["recall"] = hits / (QUERIES * FOUND)
     return result
 
@@ -227,12 +222,6 @@ def cpu_ms(work: Callable[[], Any]) -> float:
     before = time.process_time()
     work()
     return 1000 * (time.process_time() - before) / QUERIES
-
-
-def held_mb() -> float:
-    import os
-
-    return held(os.getpid())[1] / 1e6
 
 
 COLUMNS = {

@@ -54,7 +54,7 @@ class Scope:
 class Facets:
     """The facets of an index, and what filters leave of them."""
 
-    def __init__(self, table: pa.Table) -> None:
+    def __init__(self, table: pa.RecordBatch) -> None:
         """`table` has the rows of `manifest.FACETS_SCHEMA`, a facet's number being its row."""
         self._languages: list[str] = table["language"].to_pylist()
         self._sources = [source.split("|") for source in table["source"].to_pylist()]

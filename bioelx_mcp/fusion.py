@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 
 from bioelx_mcp.vectors import Rows, Similarities
 
-_NEARLY = (
-    0.05  # an alias that scores this much less than the best one of its concept counts 1/e of it
-)
+# An alias that scores this much less than the best one of its concept counts 1/e of it.
+_NEARLY = 0.05
 _HIGHEST = 0.999  # of what is no exact match
 
 

@@ -26,7 +26,7 @@ from bioelx_mcp.manifest import (
     alias_key,
     encoder_checksum,
 )
-from bioelx_mcp.schema import Concept, Filters
+from bioelx_mcp.schema import AliasHit, Channel, Concept, Filters
 from bioelx_mcp.text import normalize_concept_id
 from bioelx_mcp.vectors import Near, Rows, Similarities, Vectors
 
@@ -110,7 +110,7 @@ class AliasIndex:
         self._alias_grams: NDArray[np.float32] = aliases["grams"].to_numpy()
         self._id_keys: NDArray[np.int64] = ids["key"].to_numpy()
         self._id_concepts: NDArray[np.int32] = ids["concept"].to_numpy()
-        self._facets = Facets(pa.Table.from_batches([facets]))
+        self._facets = Facets(facets)
 
     def _scope(self, filters: Filters) -> Scope:
         """What a filter leaves; the last few are remembered.
@@ -129,6 +129,16 @@ class AliasIndex:
         columns = (self.concepts[name] for name in ("concept_id", "preferred_name"))
         concept_id, name = (column[row].as_py() for column in columns)
         return concept_id, name, tuple(self.concepts["semantic_types"][row].as_py())
+
+    def hit(self, row: int, channel: Channel, similarity: float) -> AliasHit:
+        """What is shown of the alias of a row that a channel found."""
+        return AliasHit(
+            alias=self.alias_text[row].as_py(),
+            language=self.alias_language[row].as_py(),
+            source=self.alias_source[row].as_py(),
+            channel=channel,
+            similarity=similarity,
+        )
 
     def concept(self, row: int) -> Concept:
         """The concept of a row of the concepts table."""

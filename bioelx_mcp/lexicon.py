@@ -149,9 +149,10 @@ class Lexicon:
     def _telling(self, grams: Iterable[str]) -> list[str]:
         """The rarest of the grams that some name holds, which have most of their weight together."""
         weights = {gram: self.weight(gram) for gram in grams}
-        rarest = sorted((g for g in weights if weights[g] < self._unknown), key=weights.__getitem__)
-        before = np.cumsum([0.0, *(weights[gram] for gram in reversed(rarest))])
-        return rarest[::-1][: int(np.searchsorted(before, _TELLING * before[-1]))]
+        known = (gram for gram in weights if weights[gram] < self._unknown)
+        rarest = sorted(known, key=weights.__getitem__)[::-1]
+        before = np.cumsum([0.0, *(weights[gram] for gram in rarest)])
+        return rarest[: int(np.searchsorted(before, _TELLING * before[-1]))]
 
     def _weight(self, gram: str) -> float:
         return float(_weight(self._searcher.doc_freq(_GRAMS, gram), self.size))

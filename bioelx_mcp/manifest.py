@@ -13,6 +13,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -146,10 +147,13 @@ class Manifest(_Model):
     bits: int = 0  # of each number of a vector
     partitions: int = 0
     nprobes: int = 0  # partitions it looks into for one mention
-    files: dict[
-        str, int
-    ] = {}  # the generation's files with their bytes, the manifest itself left out
+    # The generation's files with their bytes, the manifest itself left out.
+    files: dict[str, int] = {}
     probes: tuple[Probe, ...]
+
+    def card(self) -> dict[str, Any]:
+        """What it tells people, as JSON values."""
+        return self.model_dump(mode="json", exclude={"probes", "files"})
 
 
 @dataclass(frozen=True)

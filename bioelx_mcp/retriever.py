@@ -30,9 +30,8 @@ MAX_CANDIDATES = 1000
 _HITS_PER_CANDIDATE = 8
 _LEAST_HITS = 256
 _LEXICAL_HITS = 128  # beyond them spelling says nothing (benchmarks/LOG.md)
-_SHORT_FORM = (
-    0.9  # what the abbreviation's own similarities are worth beside those of its definition
-)
+# What the abbreviation's own similarities are worth beside those of its definition.
+_SHORT_FORM = 0.9
 _BATCH = 64
 
 
@@ -83,11 +82,12 @@ class Retriever:
             check_mention(mention.text)
         scope = self.index.scope(filters) if filters else None
         batches = [mentions[start : start + _BATCH] for start in range(0, len(mentions), _BATCH)]
+        if len(batches) <= 1:
+            return self._search_batch(mentions, limit, scope) if batches else []
         # Encoder, Lance and tantivy work outside of Python's lock.
         with ThreadPoolExecutor(os.cpu_count()) as threads:
-            each = threads.map if len(batches) > 1 else map
-            found = list(each(lambda batch: self._search_batch(batch, limit, scope), batches))
-        return [candidates for batch in found for candidates in batch]
+            found = threads.map(lambda batch: self._search_batch(batch, limit, scope), batches)
+            return [candidates for batch in found for candidates in batch]
 
     def _search_batch(
         self, mentions: Sequence[Mention], limit: int, scope: Scope | None
@@ -159,17 +159,10 @@ class Retriever:
         return candidates[:limit]
 
     def _candidate(self, evidence: Evidence, place: int, score: float) -> Candidate:
-        index = self.index
-        alias = int(evidence.rows[place])
         similarity, channel = self._told(evidence, place)
-        hit = AliasHit(
-            alias=index.alias_text[alias].as_py(),
-            language=index.alias_language[alias].as_py(),
-            source=index.alias_source[alias].as_py(),
-            channel=channel,
-            similarity=round(similarity, 4),
-        )
-        return Candidate(*index.label(int(evidence.concept[place])), round(score, 4), hit)
+        hit = self.index.hit(int(evidence.rows[place]), channel, round(similarity, 4))
+        label = self.index.label(int(evidence.concept[place]))
+        return Candidate(*label, round(score, 4), hit)
 
     @staticmethod
     def _told(evidence: Evidence, place: int) -> tuple[float, Channel]:

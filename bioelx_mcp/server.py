@@ -102,7 +102,7 @@ def build_server(
     async def index_card() -> dict[str, Any]:
         """What the index holds: sources with licences, counts, languages, encoder."""
         linker = await linker_state.linker(ResourceError)  # a static resource is given no context
-        return linker.manifest.model_dump(mode="json", exclude={"probes", "files"})
+        return linker.manifest.card()
 
     @server.resource("bioelx-mcp://guide", title="Guide", mime_type="text/markdown")
     def guide() -> str:

@@ -71,9 +71,20 @@ class Vectors:
             query = query.where(f"facet IN ({facets})").nprobes(self._manifest.partitions)
         return self._split(LOOP.run(query.to_arrow()), len(vectors))
 
-    def read(self) -> NDArray[np.float32]:
-        """All vectors, float32 (size, dimension), of unit norm."""
-        return self._read(self._table.query())
+    def read(self, rows: Rows | None = None) -> NDArray[np.float32]:
+        """The vectors of these rows (ascending), or all: float32 (n, dimension), of unit norm, in their order."""
+        if rows is None:
+            query = self._table.query()
+        else:
+            query = self._table.take_row_ids(self._row_ids[rows].tolist())
+        stored = LOOP.run(query.select(["vector"]).with_row_id().to_arrow())
+        flat = stored["vector"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        matrix = flat.reshape(-1, self._manifest.encoder.dimension).astype(np.float32)
+        ids = stored["_rowid"].to_numpy()
+        ordered: NDArray[np.float32] = (
+            matrix if np.all(ids[:-1] < ids[1:]) else matrix[ids.argsort()]
+        )
+        return ordered
 
     def _split(self, found: pa.Table, queries: int) -> list[Near]:
         """What Lance found, by query."""
@@ -86,19 +97,8 @@ class Vectors:
         return [(rows[number == i], similarity[number == i]) for i in range(queries)]
 
     def _read_block(self, scope: Scope) -> NDArray[np.float32]:
-        """The vectors of the rows in scope, in their order; those of the last few scopes are remembered."""
-        return self._read(self._table.take_row_ids(self._row_ids[scope.rows].tolist()))
-
-    def _read(self, query: Any) -> NDArray[np.float32]:
-        """Float32 (rows of the query, dimension), in the order of the rows."""
-        stored = LOOP.run(query.select(["vector"]).with_row_id().to_arrow())
-        flat = stored["vector"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-        matrix = flat.reshape(-1, self._manifest.encoder.dimension).astype(np.float32)
-        ids = stored["_rowid"].to_numpy()
-        ordered: NDArray[np.float32] = (
-            matrix if np.all(ids[:-1] < ids[1:]) else matrix[ids.argsort()]
-        )
-        return ordered
+        """The vectors of the rows in scope; those of the last few scopes are remembered."""
+        return self.read(scope.rows)
 
 
 async def _open(tables: Path) -> Any:

@@ -42,7 +42,7 @@ from bioelx_mcp.manifest import (
 )
 from index_builder.config import BuildLayout, IndexConfig
 from index_builder.embed import check_vectors, read_vectors
-from index_builder.rows import write_facets, write_rows
+from index_builder.rows import strings, write_facets, write_rows
 from index_builder.tables import ALIASES_FILE, CONCEPTS_FILE, REPORT_FILE
 
 _PARTITION_ROWS = 4096
@@ -108,7 +108,7 @@ def materialize_index(
     batches = pa.RecordBatchReader.from_batches(schema, _rows(aliases, build.vectors, schema))
     table = database.create_table(ALIASES_TABLE, batches)
     row_ids = table.search().select(["concept"]).with_row_id(True).to_arrow()["_rowid"]
-    grams = write_lexicon(_normalized(aliases), fresh / "lexicon", facet.tolist())
+    grams = write_lexicon(strings(aliases["normalized"]), fresh / "lexicon", facet.tolist())
     write_rows(concepts, aliases, facet, grams, np.sort(row_ids.to_numpy()), fresh / "rows")
     if plan.index == "ivf_rq":
         table.create_index(FACET_FIELD.name, config=Bitmap())
@@ -178,11 +178,6 @@ def _served(layout: IndexLayout) -> str | None:
         return read_manifest(layout).index_id
     except BioelxError:
         return None
-
-
-def _normalized(aliases: pa.Table) -> Iterator[str]:
-    for batch in aliases.select(["normalized"]).to_batches():
-        yield from batch.column(0).to_pylist()
 
 
 def _rows(aliases: pa.Table, vectors: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch]:

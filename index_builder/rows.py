@@ -29,7 +29,7 @@ def write_rows(
     In the order of the aliases: `grams` are the weights of their grams, `row_ids` Lance's.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    keys = np.fromiter(map(alias_key, _strings(aliases["normalized"])), np.int64, len(aliases))
+    keys = np.fromiter(map(alias_key, strings(aliases["normalized"])), np.int64, len(aliases))
     order = np.argsort(keys, kind="stable").astype(np.int32)
     columns = {
         "concept": aliases["concept"],
@@ -101,7 +101,8 @@ def _named(column: pa.ChunkedArray) -> pa.DictionaryArray:
     return column.combine_chunks().dictionary_encode()
 
 
-def _strings(column: pa.ChunkedArray) -> Iterator[str]:
+def strings(column: pa.ChunkedArray) -> Iterator[str]:
+    """The texts of a column, one chunk in memory at a time."""
     return (text for chunk in column.iterchunks() for text in chunk.to_pylist())
 
 

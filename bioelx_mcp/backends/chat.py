@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bioelx_mcp.backends import Model, Prompts
-from bioelx_mcp.backends.http import HttpServer, numbers, together
+from bioelx_mcp.backends.http import HttpServer, ServerBackend, numbers, together
 from bioelx_mcp.errors import RankerBackendError
 
 _PATH = "/v1/chat/completions"
@@ -16,26 +16,19 @@ _TOP = 20  # what OpenAI and the others allow
 _TRIAL = Prompts("Answer with yes or no.", "", "Is water wet?", ("",), "", ("yes", "no"))
 
 
-class ChatBackend:
+class ChatBackend(ServerBackend):
     """Log-probabilities of labels among the likeliest first words of the answer."""
 
     def __init__(self, server: HttpServer, model: Model) -> None:
-        self._server = server
-        self._model = model
+        super().__init__(server, model)
         self._where = f"{server.url}{_PATH}"
 
     async def connect(self) -> Model:
         await self.score_labels(_TRIAL)
         return self._model
 
-    async def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        return await self._server.count_tokens(self._model.name, texts)
-
     async def score_labels(self, prompts: Prompts) -> list[list[float]]:
         return await together(self._ask(prompts, one) for one in prompts.documents)
-
-    async def close(self) -> None:
-        await self._server.close()
 
     async def _ask(self, prompts: Prompts, document: str) -> list[float]:
         body = {

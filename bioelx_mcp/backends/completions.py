@@ -3,31 +3,25 @@
 `logprob_token_ids`, an extension of vLLM, tells them whatever their rank; all documents go in one request.
 """
 
-from collections.abc import Sequence
-
 from bioelx_mcp.backends import Model, Prompts
-from bioelx_mcp.backends.http import HttpServer, by_index, numbers
+from bioelx_mcp.backends.http import HttpServer, ServerBackend, by_index, numbers
 from bioelx_mcp.errors import RankerBackendError
 
 _PATH = "/v1/completions"
 _TRIAL = Prompts("", "", "Is it so? Answer: ", ("",), "", ("yes", "no"))
 
 
-class CompletionsBackend:
+class CompletionsBackend(ServerBackend):
     """Log-probabilities of any labels that are one token each, over the whole vocabulary."""
 
     def __init__(self, server: HttpServer, model: Model) -> None:
-        self._server = server
-        self._model = model
+        super().__init__(server, model)
         self._where = f"{server.url}{_PATH}"
         self._tokens: dict[str, int] = {}
 
     async def connect(self) -> Model:
         await self.score_labels(_TRIAL)
         return self._model
-
-    async def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        return await self._server.count_tokens(self._model.name, texts)
 
     async def score_labels(self, prompts: Prompts) -> list[list[float]]:
         tokens = [await self._token(label) for label in prompts.labels]
@@ -53,9 +47,6 @@ class CompletionsBackend:
                 f"{self._where} does not tell the log-probabilities of given tokens (vLLM does): {told!r:.200}"
             ) from error
         return [numbers(self._where, row) for row in rows]
-
-    async def close(self) -> None:
-        await self._server.close()
 
     async def _token(self, label: str) -> int:
         if label not in self._tokens:

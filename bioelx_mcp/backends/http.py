@@ -131,6 +131,20 @@ class HttpServer:
             ) from error
 
 
+class ServerBackend:
+    """What the backends over HTTP share: a server, its model, and how its texts are counted."""
+
+    def __init__(self, server: HttpServer, model: Model) -> None:
+        self._server = server
+        self._model = model
+
+    async def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        return await self._server.count_tokens(self._model.name, texts)
+
+    async def close(self) -> None:
+        await self._server.close()
+
+
 async def together(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     """What each comes to, in order; the first that fails cancels the others, and is raised."""
     try:

@@ -6,19 +6,18 @@ from collections.abc import Sequence
 from typing import Any
 
 from bioelx_mcp.backends import Model, Prompts
-from bioelx_mcp.backends.http import HttpServer, by_index, log_odds, numbers
+from bioelx_mcp.backends.http import HttpServer, ServerBackend, by_index, log_odds, numbers
 from bioelx_mcp.errors import RankerBackendError
 
 _SHAPES = (("/v1/rerank", "documents"), ("/rerank", "documents"), ("/rerank", "texts"))
 _SCORES = ("relevance_score", "score")
 
 
-class RerankBackend:
+class RerankBackend(ServerBackend):
     """Log-odds from a reranker's relevance: scores within 0 and 1 are taken for probabilities until one is outside."""
 
     def __init__(self, server: HttpServer, model: Model) -> None:
-        self._server = server
-        self._model = model
+        super().__init__(server, model)
         self._path, self._field = _SHAPES[0]
         self._probabilities = True
 
@@ -35,9 +34,6 @@ class RerankBackend:
         assert refusal is not None
         raise refusal
 
-    async def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        return await self._server.count_tokens(self._model.name, texts)
-
     async def score_labels(self, prompts: Prompts) -> list[list[float]]:
         if len(prompts.labels) != 2:
             raise RankerBackendError(
@@ -47,9 +43,6 @@ class RerankBackend:
         scores = await self._ask(prompts.topic, prompts.instruction, prompts.documents)
         self._probabilities &= all(0.0 <= score <= 1.0 for score in scores)
         return [[log_odds(s) if self._probabilities else s, 0.0] for s in scores]
-
-    async def close(self) -> None:
-        await self._server.close()
 
     async def _ask(self, query: str, instruction: str, documents: Sequence[str]) -> list[float]:
         body = {

@@ -3,22 +3,20 @@
 The server must have no score template, since the prompt is whole as we send it; `connect` makes sure.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 from bioelx_mcp.backends import Model, Prompts
-from bioelx_mcp.backends.http import HttpServer, by_index, log_odds, numbers
+from bioelx_mcp.backends.http import HttpServer, ServerBackend, by_index, log_odds, numbers
 from bioelx_mcp.errors import RankerBackendError
 
 _PATH = "/score"
 
 
-class ScoreBackend:
+class ScoreBackend(ServerBackend):
     """Log-odds of the first of two labels, as the reranker's own head gives them."""
 
     def __init__(self, server: HttpServer, model: Model) -> None:
-        self._server = server
-        self._model = model
+        super().__init__(server, model)
         self._where = f"{server.url}{_PATH}"
         self._probabilities = False
 
@@ -35,9 +33,6 @@ class ScoreBackend:
             )
         return self._model
 
-    async def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        return await self._server.count_tokens(self._model.name, texts)
-
     async def score_labels(self, prompts: Prompts) -> list[list[float]]:
         if len(prompts.labels) != 2:
             raise RankerBackendError(
@@ -47,9 +42,6 @@ class ScoreBackend:
         if self._probabilities:
             scores = [log_odds(score) for score in scores]
         return [[score, 0.0] for score in scores]
-
-    async def close(self) -> None:
-        await self._server.close()
 
     async def _ask(
         self, query: str, documents: list[str], activate: bool

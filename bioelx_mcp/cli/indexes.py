@@ -86,7 +86,7 @@ def info(index: IndexOption = None, as_json: JsonOption = False) -> None:
 
 def index_card(manifest: "Manifest") -> dict[str, Any]:
     """What a manifest tells people; its files as bytes of each part."""
-    card = manifest.model_dump(mode="json", exclude={"probes", "files"})
+    card = manifest.card()
     sizes: Counter[str] = Counter()
     for name, size in manifest.files.items():
         sizes[name.partition("/")[0]] += size

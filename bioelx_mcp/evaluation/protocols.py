@@ -20,7 +20,7 @@ from bioelx_mcp.index import AliasIndex
 from bioelx_mcp.linker import Linker
 from bioelx_mcp.ranker import retrieval_ranking
 from bioelx_mcp.retriever import check_mention
-from bioelx_mcp.schema import AliasHit, Candidate, Mention, RankedCandidate, Ranking
+from bioelx_mcp.schema import Candidate, Mention, RankedCandidate, Ranking
 
 LIMIT = 64
 RANKED = 10
@@ -163,19 +163,8 @@ class PublishedNames:
         candidates = []
         for place in near.tolist():
             alias, score = int(self._rows[place]), round(float(np.clip(scores[place], 0, 1)), 4)
-            concept = index.concept(int(index.alias_concept[alias]))
-            hit = AliasHit(
-                index.alias_text[alias].as_py(),
-                index.alias_language[alias].as_py(),
-                index.alias_source[alias].as_py(),
-                "dense",
-                score,
-            )
-            candidates.append(
-                Candidate(
-                    concept.concept_id, concept.preferred_name, concept.semantic_types, score, hit
-                )
-            )
+            label = index.label(int(index.alias_concept[alias]))
+            candidates.append(Candidate(*label, score, index.hit(alias, "dense", score)))
         return retrieval_ranking(Mention(text), candidates)
 
 

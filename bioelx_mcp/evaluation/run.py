@@ -90,7 +90,7 @@ def evaluate_linker(
         "limit": limit,
         "ranked": ranked,
         "version": __version__,
-        "commit": _commit(),
+        "commit": checkout_commit(),
     }
     run = _run_id(protocol, dataset.checksum, system, retired)
     file = PredictionFile(predictions, run)
@@ -292,7 +292,7 @@ def _machine() -> dict[str, Any]:
     }
 
 
-def _commit() -> str:
+def checkout_commit() -> str:
     """The commit of the checkout that this package was run from; empty where it was installed."""
     root = Path(__file__).parents[2]
     if not (root / ".git").exists():
