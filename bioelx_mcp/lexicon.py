@@ -4,7 +4,6 @@ The builder writes it and the reader searches it with the same grams (`text.char
 of the alias table. Thread-safe.
 """
 
-import operator
 import os
 import shutil
 import tempfile
@@ -29,6 +28,8 @@ _WEIGHTS = 1 << 18  # that are remembered
 _TELLING = 0.8
 _BLOCK = 1 << 16  # names whose totals are summed at once
 _LEAST = 1e-6  # weight of a mention and a name without grams
+_NEWLINE = ord("\n")  # stands in no normalised name
+_LETTER_BITS = 21  # of a Unicode character; three of them are one int64
 
 
 def _schema() -> tantivy.Schema:
@@ -135,16 +136,13 @@ class Lexicon:
 
         A gram counts by its weight; `totals` are the weights of all grams of each name.
         """
-        weights = {gram: self.weight(gram) for gram in grams}
-        padded = ["·" + name.replace(" ", "··") + "·" for name in names]
-        shared = np.zeros(len(padded))
-        for gram, weight in weights.items():
-            holds = _holds_letter if len(gram) == 1 else operator.contains
-            held = (holds(name, gram) for name in padded)
-            shared += weight * np.fromiter(held, np.bool_, len(padded))
-        both = np.maximum(sum(weights.values()) + totals, _LEAST)
+        grams = list(grams)
+        weights = np.array([self.weight(gram) for gram in grams], dtype=np.float64)
+        both = np.maximum(weights.sum() + totals, _LEAST)
         # Of a long name some grams are left out of the total, and yet found in it.
-        return np.minimum(2.0 * shared / both, 1.0).astype(np.float32)
+        shared = 2.0 * (_held(grams, names) @ weights)
+        dice: NDArray[np.float32] = np.minimum(shared / both, 1.0).astype(np.float32)
+        return dice
 
     def _telling(self, grams: Iterable[str]) -> list[str]:
         """The rarest of the grams that some name holds, which have most of their weight together."""
@@ -158,6 +156,37 @@ class Lexicon:
         return float(_weight(self._searcher.doc_freq(_GRAMS, gram), self.size))
 
 
-def _holds_letter(padded: str, letter: str) -> bool:
-    """Whether a letter is a gram of its own: in a word of at most two."""
-    return letter in padded and any(letter in w for w in padded.split("·") if len(w) <= 2)
+def _held(grams: Sequence[str], names: Sequence[str]) -> NDArray[np.bool_]:
+    """Bool (names, grams): which normalised names hold which grams."""
+    held = np.zeros((len(names), len(grams)), dtype=np.bool_)
+    # Every two and three neighbouring letters of all names at once, each as one number.
+    padded = "·" + "·\n·".join(names).replace(" ", "··") + "·"
+    letters = np.frombuffer(padded.encode("utf-32-le"), dtype=np.uint32).astype(np.int64)
+    owner = np.cumsum(letters == _NEWLINE)
+    windows = letters
+    for size in (2, 3):
+        windows = windows[:-1] << _LETTER_BITS | letters[size - 1 :]
+        columns = np.array([i for i, gram in enumerate(grams) if len(gram) == size], dtype=np.int64)
+        if len(columns):
+            wanted = np.array([_packed(grams[i]) for i in columns])
+            order = wanted.argsort()
+            columns, wanted = columns[order], wanted[order]
+            nearest = np.minimum(np.searchsorted(wanted, windows), len(wanted) - 1)
+            found = np.flatnonzero(wanted[nearest] == windows)
+            held[owner[found], columns[nearest[found]]] = True
+    for column, gram in enumerate(grams):
+        if len(gram) == 1:  # a gram of its own in a word of at most two letters
+            held[:, column] = [_holds_letter(name, gram) for name in names]
+    return held
+
+
+def _packed(gram: str) -> int:
+    """The letters of a gram as one number."""
+    number = 0
+    for letter in gram:
+        number = number << _LETTER_BITS | ord(letter)
+    return number
+
+
+def _holds_letter(name: str, letter: str) -> bool:
+    return letter in name and any(letter in word for word in name.split() if len(word) <= 2)

@@ -117,6 +117,8 @@ class TrainConfig(_Model):
     )  # share of pairs asked to join two languages
     # share of pairs asked to join two sources, as an ontology's name with Wikidata's
     cross_source: float = Field(default=0.0, ge=0, le=1)
+    # share of pairs that are a name and itself, inflected or misspelt (respelling.py)
+    respelt: float = Field(default=0.0, ge=0, le=1)
     language_exponent: float = Field(
         default=0.5, ge=0, le=1
     )  # a language of n names is drawn like n**exponent
@@ -189,6 +191,9 @@ class BuildConfig(_Model):
     sources: tuple[SourceConfig, ...] = Field(min_length=1)
     encoder: Path | None = None
     quantize: bool = False
+    # of the encoder that is trained: 0 takes its vectors as they are, 1 whitens them (whitening.py)
+    whitening: float = Field(default=0.0, ge=0, le=1)
+    dimensions: int = Field(default=0, ge=0, multiple_of=8)  # that its vectors keep; 0: all
     downloads: Path | None = None  # where fetched files are kept; OUT/downloads if not given
     mirror: Path | None = None  # a directory that holds the public files: nothing is fetched then
     merge: MergeConfig = MergeConfig()

@@ -11,15 +11,18 @@ import numpy as np
 import onnx
 import torch
 from onnx import numpy_helper
+from torch import nn
 from transformers import PreTrainedTokenizerFast
 
 from bioelx_mcp.encoder import CONFIG_FILE, MODEL_FILE, TOKENIZER_FILE, EncoderConfig, OnnxEncoder
 from bioelx_mcp.errors import InvalidArtifactError
 from index_builder.model import TextEncoder, reload_model, tokenize
 from index_builder.train import embed_names
+from index_builder.whitening import whitening
 
 FLOAT_PARITY = 0.9999  # least cosine between torch and ONNX, float32
 INT8_PARITY = 0.999  # mean cosine between torch and ONNX, int8 weights
+_COMPARED = 512  # samples
 
 
 def export_encoder(
@@ -31,14 +34,23 @@ def export_encoder(
     max_length: int,
     quantize: bool,
     samples: Sequence[str],
+    whiten: float = 0.0,
+    dimensions: int = 0,
 ) -> None:
     """Write an encoder directory and prove on `samples` that it gives the vectors of the torch model.
 
+    `samples` are names of the kind that will be searched: they also tell which directions `whitening` evens out.
+
     Raises:
         InvalidArtifactError: the exported encoder's vectors differ from the torch model's.
+        UsageError: the model has fewer than so many dimensions.
     """
     encoder, tokenizer = reload_model(model, pooling)
     encoder.eval()
+    if whiten or dimensions:
+        vectors = embed_names(encoder, tokenizer, list(samples), max_length).numpy()
+        encoder.projection = nn.Parameter(torch.from_numpy(whitening(vectors, whiten, dimensions)))
+    samples = samples[:_COMPARED]
     fresh = directory.with_suffix(".new")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)

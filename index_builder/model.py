@@ -26,12 +26,13 @@ _SPECIAL = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "s
 
 
 class TextEncoder(nn.Module):
-    """Token ids and mask (n, t) to unit vectors (n, hidden), float32."""
+    """Token ids and mask (n, t) to unit vectors (n, hidden), float32; (n, dimensions) behind a `projection`."""
 
     def __init__(self, transformer: nn.Module, pooling: str) -> None:
         super().__init__()
         self.transformer = transformer
         self.pooling = pooling
+        self.projection: nn.Parameter | None = None  # (hidden, dimensions): whitening.py
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         states = self.transformer(
@@ -42,7 +43,10 @@ class TextEncoder(nn.Module):
         else:
             mask = attention_mask.unsqueeze(-1).to(states.dtype)
             pooled = (states * mask).sum(1) / mask.sum(1)
-        return nn.functional.normalize(pooled.float(), dim=-1)
+        pooled = pooled.float()
+        if self.projection is not None:
+            pooled = pooled @ self.projection
+        return nn.functional.normalize(pooled, dim=-1)
 
 
 def tokenize(

@@ -46,6 +46,7 @@ from index_builder.staging import Staged, stage_source
 from index_builder.tables import ALIASES_FILE, REPORT_FILE, build_tables
 
 STAGE_FILE = "stage.json"
+_SAMPLES = 32_768  # names by which an encoder is whitened and checked
 # How Arrow, DuckDB and JSON say that a file holds something else.
 _BROKEN = (
     OSError,
@@ -189,7 +190,7 @@ def _train(config: BuildConfig, tables: str, show: Callable[[str], Report]) -> P
     from index_builder.card import write_card  # torch: only where something is trained
     from index_builder.export import export_encoder
     from index_builder.launch import launch_training
-    from index_builder.pairs import read_names
+    from index_builder.pairs import read_names, sample_texts
     from index_builder.train import train_encoder
 
     layout = config.layout
@@ -213,9 +214,11 @@ def _train(config: BuildConfig, tables: str, show: Callable[[str], Report]) -> P
             write_card(layout.training, directory, config.train, name)
     report(1, 1, "trained")
     report = show("encoder")
-    with _stage(layout.encoder, fingerprint("encoder", stamp, config.quantize)) as work:
+    shape = (config.quantize, config.whitening, config.dimensions)
+    with _stage(layout.encoder, fingerprint("encoder", stamp, tables, shape)) as work:
         if work:
             report(0, 1, "exporting")
+            indexed = read_names(layout.tables, {})
             export_encoder(
                 layout.training / "model",
                 layout.encoder / "onnx",
@@ -223,7 +226,9 @@ def _train(config: BuildConfig, tables: str, show: Callable[[str], Report]) -> P
                 pooling=config.train.pooling,
                 max_length=config.train.max_length,
                 quantize=config.quantize,
-                samples=names.texts.slice(0, 512).to_pylist(),
+                samples=sample_texts(indexed, _SAMPLES, exponent=1.0, seed=config.train.seed),
+                whiten=config.whitening,
+                dimensions=config.dimensions,
             )
     report(1, 1, "exported, parity checked")
     return layout.encoder / "onnx"

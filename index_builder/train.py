@@ -40,6 +40,7 @@ from index_builder.model import (
     tokenize,
 )
 from index_builder.pairs import Names, PairSampler, cap_names, sample_texts, split_concepts
+from index_builder.respelling import respell_pairs
 
 METRICS_FILE = "metrics.jsonl"
 _LOG_EVERY = 20
@@ -94,8 +95,12 @@ def train_encoder(names: Names, config: TrainConfig, directory: Path, progress: 
                 neighbours = _neighbours(directory, step, encoder, tokenizer, sampler, config)
         first, second = sampler.sample_pairs(step, pairs, neighbours, config.hard_negatives)
         rows = np.concatenate([first, second])
+        texts = training.text(rows)
+        if config.respelt:
+            rng = np.random.default_rng([config.seed, 6, step])
+            texts = respell_pairs(texts, training.language[rows], config.respelt, rng)
         mine = np.arange(state.process_index, len(rows), state.num_processes)
-        ids, mask = tokenize(tokenizer, training.text(rows[mine]), config.max_length)
+        ids, mask = tokenize(tokenizer, [texts[row] for row in mine], config.max_length)
         labels, keys, own = (
             torch.from_numpy(a).to(state.device)
             for a in (training.concept[rows], training.key[rows], mine)

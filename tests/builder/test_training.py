@@ -39,6 +39,7 @@ from index_builder.model import (
 from index_builder.pairs import Names, PairSampler, read_names
 from index_builder.sources import open_source
 from index_builder.train import embed_names, train_encoder
+from index_builder.whitening import whitening
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -123,7 +124,12 @@ def test_a_training_with_hard_negatives_that_was_killed_goes_on_to_the_same_weig
     tmp_path: Path, names: Names
 ) -> None:
     keys = config(
-        steps=12, checkpoint_steps=4, hard_negatives=0.5, mining_steps=6, validation_concepts=0
+        steps=12,
+        checkpoint_steps=4,
+        hard_negatives=0.5,
+        mining_steps=6,
+        validation_concepts=0,
+        respelt=0.3,
     )
     train_encoder(names, keys, tmp_path / "whole", quiet)
     mined = sorted(path.name for path in (tmp_path / "whole").glob("neighbours-*"))
@@ -309,6 +315,38 @@ def export_and_compare(model: Path, directory: Path, pooling: str, quantize: boo
     assert onnx.dimension == expected.shape[1]
     assert np.linalg.norm(vectors, axis=1) == pytest.approx(1.0, abs=1e-4)
     return float(np.min(np.sum(expected * vectors, axis=1)))
+
+
+def test_an_exported_encoder_is_whitened_and_cut(tmp_path: Path, names: Names) -> None:
+    torch.manual_seed(0)
+    texts = names.texts.to_pylist()
+    bert(texts, tmp_path / "hub")
+    export_encoder(
+        tmp_path / "hub",
+        tmp_path / "onnx",
+        name="white",
+        pooling="mean",
+        max_length=12,
+        quantize=True,
+        samples=texts,
+        whiten=1.0,
+        dimensions=8,
+    )
+    encoder, tokenizer = reload_model(tmp_path / "hub", "mean")
+    plain = embed_names(encoder.eval(), tokenizer, texts, 12).numpy()
+    expected = plain @ whitening(plain, 1.0, 8)
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    onnx = OnnxEncoder(tmp_path / "onnx", threads=1)
+    vectors = onnx.encode(texts)
+    assert onnx.dimension == 8
+    assert np.mean(np.sum(vectors * expected, axis=1)) > 0.999
+
+    def spread(vectors: np.ndarray) -> float:
+        """How much the greatest direction outweighs the average."""
+        values = np.linalg.eigvalsh(vectors.T @ vectors)
+        return float(values[-1] / values.mean())
+
+    assert spread(vectors) < 0.5 * spread(plain)
 
 
 @pytest.mark.parametrize("make", [bert, xlm_roberta])
