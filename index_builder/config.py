@@ -189,6 +189,7 @@ class BuildConfig(_Model):
     sources: tuple[SourceConfig, ...] = Field(min_length=1)
     encoder: Path | None = None
     quantize: bool = False
+    engine: Literal["local", "ray"] = "local"  # where is embedded and materialised; the same result
     downloads: Path | None = None  # where fetched files are kept; OUT/downloads if not given
     mirror: Path | None = None  # a directory that holds the public files: nothing is fetched then
     merge: MergeConfig = MergeConfig()
