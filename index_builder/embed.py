@@ -72,8 +72,6 @@ def embed_aliases(
 ) -> None:
     """Encode the `text` column of an aliases table, each distinct text of a shard once, and none that is known."""
     directory.mkdir(parents=True, exist_ok=True)
-    for leftover in directory.glob(".new-*"):
-        leftover.unlink(missing_ok=True)
     if known is None:
         rows = np.full(pq.read_metadata(aliases).num_rows, -1, dtype=np.int64)
     else:
@@ -85,14 +83,21 @@ def embed_aliases(
             part = rows[start : start + SHARD_ROWS]
             shards.append(pa.table({"shard": [number], "start": [start], "known": [part]}))
             done -= len(part)
-    paths = (path.absolute() for path in (aliases, encoder, directory))
-    worker = partial(_Embedder, *paths, known.tables if known else None)
+    worker = partial(
+        _Embedder,
+        aliases.absolute(),
+        encoder.absolute(),
+        directory.absolute(),
+        None if known is None else known.tables,
+    )
     for written in engine.map(worker, shards):
         (answer,) = written.to_pylist()
         # A worker that outlives its builder would else write a shard of other tables.
         (directory / answer["file"]).replace(_shard_path(directory, answer["shard"]))
         done += answer["rows"]
         progress(done, len(rows), told)
+    for leftover in directory.glob(".new-*"):  # of workers that were killed
+        leftover.unlink(missing_ok=True)
     progress(len(rows), len(rows), told)
 
 

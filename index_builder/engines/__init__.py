@@ -5,7 +5,7 @@ paths that every machine of a cluster sees; between processes go parts and what 
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 from typing import Protocol
 
@@ -42,13 +42,13 @@ def open_engine(name: str) -> AbstractContextManager[Engine]:
         MissingExtraError: it is not installed.
     """
     if name == "local":
-        from index_builder.engines.local import LocalEngine
+        from index_builder.engines.local import LOCAL
 
-        return LocalEngine()
+        return nullcontext(LOCAL)
     try:
         from index_builder.engines.ray import RayEngine
     except ModuleNotFoundError as error:
         raise MissingExtraError(
             f"engine {name!r} needs {error.name}: pip install 'bioelx-mcp[ray]', or build with --engine local"
         ) from error
-    return RayEngine()
+    return closing(RayEngine())

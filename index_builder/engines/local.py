@@ -3,8 +3,6 @@
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import lancedb
 import pyarrow as pa
@@ -14,17 +12,6 @@ from index_builder.engines import Read, Worker
 
 class LocalEngine:
     """See `Engine`."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Nothing is held."""
 
     def map(self, worker: Worker, parts: Sequence[pa.Table]) -> Iterator[pa.Table]:
         return map(worker(0), parts) if parts else iter(())
