@@ -42,6 +42,7 @@ main()
 def address() -> Iterator[str]:
     """A cluster of this machine with two workers, which need not find this module."""
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    os.environ.setdefault("RAY_worker_niceness", "0")  # else they wait for whatever else runs
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     yield ray.get_runtime_context().gcs_address
     ray.shutdown()
@@ -69,8 +70,12 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def told_where(threads: int, part: pa.Table) -> pa.Table:
-    time.sleep(0.5)
+def meet(directory: Path, threads: int, part: pa.Table) -> pa.Table:
+    """Where a part is answered; waits until two processes are at it."""
+    (directory / str(os.getpid())).touch()
+    until = time.monotonic() + 300
+    while len(list(directory.iterdir())) < 2 and time.monotonic() < until:
+        time.sleep(0.05)
     return pa.table({"number": part["number"], "pid": [os.getpid()], "threads": [threads]})
 
 
@@ -85,15 +90,16 @@ def numbered(count: int) -> list[pa.Table]:
     return [pa.table({"number": [number]}) for number in range(count)]
 
 
-def test_two_workers_in_processes_of_their_own_share_the_parts(engine: Engine) -> None:
-    answers = [
-        answer.to_pylist()[0] for answer in engine.map(partial(partial, told_where), numbered(6))
-    ]
+def test_two_workers_in_processes_of_their_own_share_the_parts(
+    engine: Engine, tmp_path: Path
+) -> None:
+    worker = partial(partial, meet, tmp_path)
+    answers = [answer.to_pylist()[0] for answer in engine.map(worker, numbered(6))]
     assert sorted(answer["number"] for answer in answers) == list(range(6))
     assert {answer["threads"] for answer in answers} == {1}
     pids = {answer["pid"] for answer in answers}
     assert len(pids) == 2 and os.getpid() not in pids
-    assert list(engine.map(partial(partial, told_where), [])) == []
+    assert list(engine.map(worker, [])) == []
 
 
 def test_fragments_lie_in_the_order_of_the_parts_whichever_is_written_first(
