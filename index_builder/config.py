@@ -194,6 +194,7 @@ class BuildConfig(_Model):
     # of the encoder that is trained: 0 takes its vectors as they are, 1 whitens them (whitening.py)
     whitening: float = Field(default=0.0, ge=0, le=1)
     dimensions: int = Field(default=0, ge=0, multiple_of=8)  # that its vectors keep; 0: all
+    engine: Literal["local", "ray"] = "local"  # where is embedded and materialised; the same result
     downloads: Path | None = None  # where fetched files are kept; OUT/downloads if not given
     mirror: Path | None = None  # a directory that holds the public files: nothing is fetched then
     merge: MergeConfig = MergeConfig()

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import lancedb
@@ -18,10 +19,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from lancedb.index import Bitmap, IvfRq
+from numpy.typing import NDArray
 
 from bioelx_mcp import __version__
 from bioelx_mcp.encoder import OnnxEncoder
-from bioelx_mcp.errors import BioelxError
+from bioelx_mcp.errors import BioelxError, InvalidArtifactError
 from bioelx_mcp.generations import check_files, remove_generations
 from bioelx_mcp.lexicon import write_lexicon
 from bioelx_mcp.manifest import (
@@ -41,7 +43,9 @@ from bioelx_mcp.manifest import (
     write_manifest,
 )
 from index_builder.config import BuildLayout, IndexConfig
-from index_builder.embed import check_vectors, read_vectors
+from index_builder.embed import check_vectors, read_slice, read_vectors
+from index_builder.engines import FRAGMENT_ROWS, Engine
+from index_builder.engines.local import LOCAL
 from index_builder.rows import strings, write_facets, write_rows
 from index_builder.tables import ALIASES_FILE, CONCEPTS_FILE, REPORT_FILE
 
@@ -87,8 +91,13 @@ def materialize_index(
     *,
     name: str,
     index_id: str,
+    engine: Engine = LOCAL,
 ) -> Manifest:
-    """Write generation `index_id` and put it into service; its manifest comes back."""
+    """Write generation `index_id` and put it into service; its manifest comes back.
+
+    Raises:
+        InvalidArtifactError: the shards of vectors are broken, or rows got lost on the way to the table.
+    """
     concepts = pq.read_table(build.tables / CONCEPTS_FILE)
     aliases = pq.read_table(build.tables / ALIASES_FILE)
     report = json.loads((build.tables / REPORT_FILE).read_text(encoding="utf-8"))
@@ -103,13 +112,10 @@ def materialize_index(
     facet = write_facets(concepts, aliases, fresh / "rows")
     database = lancedb.connect(fresh / "tables")
     database.create_table(CONCEPTS_TABLE, concepts)
-    schema = pa.schema([*ALIASES_SCHEMA, FACET_FIELD, vector_field(encoder.dimension)])
-    aliases = aliases.append_column(FACET_FIELD, pa.array(facet))
-    batches = pa.RecordBatchReader.from_batches(schema, _rows(aliases, build.vectors, schema))
-    table = database.create_table(ALIASES_TABLE, batches)
-    row_ids = table.search().select(["concept"]).with_row_id(True).to_arrow()["_rowid"]
+    row_ids = _write_aliases(build, aliases, facet, fresh / "tables", encoder.dimension, engine)
+    table = database.open_table(ALIASES_TABLE)
     grams = write_lexicon(strings(aliases["normalized"]), fresh / "lexicon", facet.tolist())
-    write_rows(concepts, aliases, facet, grams, np.sort(row_ids.to_numpy()), fresh / "rows")
+    write_rows(concepts, aliases, facet, grams, row_ids, fresh / "rows")
     if plan.index == "ivf_rq":
         table.create_index(FACET_FIELD.name, config=Bitmap())
         table.create_index(
@@ -180,13 +186,47 @@ def _served(layout: IndexLayout) -> str | None:
         return None
 
 
-def _rows(aliases: pa.Table, vectors: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    start = 0
+def _write_aliases(
+    build: BuildLayout,
+    aliases: pa.Table,
+    facet: NDArray[np.int32],
+    tables: Path,
+    dimension: int,
+    engine: Engine,
+) -> NDArray[np.uint64]:
+    """Write the alias table of Lance; the row ids of the aliases, ascending."""
+    schema = pa.schema([*ALIASES_SCHEMA, FACET_FIELD, vector_field(dimension)])
+    parts = [
+        pa.table({"start": [start], "facet": [facet[start : start + FRAGMENT_ROWS]]})
+        for start in range(0, len(facet), FRAGMENT_ROWS)
+    ]
+    path = (build.tables / ALIASES_FILE).absolute()
+    read = partial(_rows, path, build.vectors.absolute(), schema)
+    engine.write_table((tables / f"{ALIASES_TABLE}.lance").absolute(), schema, read, parts)
+    table = lancedb.connect(tables).open_table(ALIASES_TABLE)
+    stored = table.search().select(["concept"]).with_row_id(True).to_arrow().sort_by("_rowid")
+    if not stored["concept"].equals(aliases["concept"]):  # the order of fragments is the engine's
+        raise InvalidArtifactError(
+            f"{tables} does not hold the aliases in their order: run the build again"
+        )
+    row_ids: NDArray[np.uint64] = stored["_rowid"].to_numpy()
+    return row_ids
+
+
+def _rows(
+    aliases: Path, vectors: Path, schema: pa.Schema, part: pa.Table
+) -> Iterator[pa.RecordBatch]:
+    """The rows of a part: of the aliases from `start` on, as many as it has facets, with their vectors."""
+    start, facet = part["start"][0].as_py(), part["facet"][0].values
+    at = 0
     for shard in read_vectors(vectors):
-        part = aliases.slice(start, len(shard)).combine_chunks()
-        columns = [part[field.name].combine_chunks() for field in schema if field.name != "vector"]
-        yield pa.record_batch([*columns, shard], schema=schema)
-        start += len(shard)
+        low, high = max(start, at), min(start + len(facet), at + len(shard))
+        if low < high:
+            told = read_slice(aliases, low, high - low).combine_chunks()
+            columns = [told[field.name].combine_chunks() for field in ALIASES_SCHEMA]
+            mine = facet.slice(low - start, high - low), shard.slice(low - at, high - low)
+            yield pa.record_batch([*columns, *mine], schema=schema)
+        at += len(shard)
 
 
 def _probes(aliases: pa.Table, encoder: OnnxEncoder) -> tuple[Probe, ...]:

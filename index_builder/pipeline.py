@@ -39,6 +39,7 @@ from bioelx_mcp.manifest import (
 from index_builder.config import BuildConfig, Report, SourceConfig, file_stats, fingerprint
 from index_builder.downloads import Planned, fetch, plan_downloads, render_plan
 from index_builder.embed import embed_aliases, read_known_vectors
+from index_builder.engines import Engine, open_engine
 from index_builder.materialize import materialize_index, read_whole_manifest, serve_generation
 from index_builder.sources import make_source, open_source
 from index_builder.sources.formats.reading import CUT_SHORT
@@ -79,11 +80,16 @@ def build_index(config: BuildConfig) -> Manifest:
         OnnxEncoder(config.encoder)
     else:
         import_module("index_builder.export")  # a missing extra, too
-    with builder_lock(IndexLayout(config.out)), _refusals(config), _progress() as show:
+    with (
+        open_engine(config.engine) as engine,
+        builder_lock(IndexLayout(config.out)),
+        _refusals(config),
+        _progress() as show,
+    ):
         config = _fetch(config, show)
         tables = _tables(config, config.sources_for("index"), config.layout.tables, show)
         encoder = config.encoder or _train(config, tables, show)
-        manifest = _materialize(config, tables, encoder, show)
+        manifest = _materialize(config, tables, encoder, engine, show)
         _forget_sources(config)
         return manifest
 
@@ -235,7 +241,11 @@ def _train(config: BuildConfig, tables: str, show: Callable[[str], Report]) -> P
 
 
 def _materialize(
-    config: BuildConfig, tables: str, encoder: Path, show: Callable[[str], Report]
+    config: BuildConfig,
+    tables: str,
+    encoder: Path,
+    engine: Engine,
+    show: Callable[[str], Report],
 ) -> Manifest:
     layout, build = IndexLayout(config.out), config.layout
     checksum = encoder_checksum(encoder)
@@ -243,9 +253,9 @@ def _materialize(
     report = show("vectors")
     with _stage(build.vectors, stamp) as work:
         if work:
-            model = OnnxEncoder(encoder)
-            known = read_known_vectors(layout, model, checksum, build.vectors)
-            embed_aliases(build.tables / ALIASES_FILE, model, build.vectors, report, known)
+            known = read_known_vectors(layout, checksum)
+            aliases = build.tables / ALIASES_FILE
+            embed_aliases(aliases, encoder, build.vectors, report, engine, known)
     report(1, 1, "aliases embedded")
     report = show("index")
     laid_out = config.index.model_dump(exclude={"keep"})
@@ -254,7 +264,13 @@ def _materialize(
     if manifest is None:
         report(0, 1, "materialising")
         manifest = materialize_index(
-            build, encoder, layout, config.index, name=config.name, index_id=index_id
+            build,
+            encoder,
+            layout,
+            config.index,
+            name=config.name,
+            index_id=index_id,
+            engine=engine,
         )
     elif read_whole_manifest(layout) != manifest:  # an older generation, wanted again
         serve_generation(layout, manifest, config.index)

@@ -45,6 +45,10 @@ def build_index(
         Path | None,
         typer.Option(help="A directory that holds the public files: nothing is fetched."),
     ] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(help="Where to embed and materialise: `local`, or `ray`, a Ray cluster."),
+    ] = None,
     plan: Annotated[
         bool, typer.Option("--plan", help="Only say what would be fetched, and its licences.")
     ] = False,
@@ -63,6 +67,7 @@ def build_index(
         train={key: value for key, value in training.items() if value is not None} or None,
         merge=None if max_rejected is None else {"max_rejected": max_rejected},
         mirror=mirror,
+        engine=engine,
     )
     if plan:
         typer.echo(builder.plan_downloads(given) or "nothing is fetched")
