@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import platformdirs
-from pydantic import Field, ValidationError, field_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -18,6 +18,7 @@ from pydantic_settings import (
 )
 
 from bioelx_mcp.errors import UsageError, problems
+from bioelx_mcp.location import Location, parse_location
 
 APP = "bioelx-mcp"
 _HEADER = (
@@ -32,12 +33,13 @@ class Settings(BaseSettings):
         env_prefix="BIOELX_", frozen=True, extra="forbid", env_ignore_empty=True
     )
 
-    index: Path | None = Field(
-        default=None, description="index directory; the starter index if not given"
+    index: Annotated[Location | None, NoDecode, BeforeValidator(parse_location)] = Field(
+        default=None,
+        description="index directory or s3://BUCKET/PREFIX; the starter index if not given",
     )
     cache: Path = Field(
         default_factory=lambda: Path(platformdirs.user_cache_dir(APP)),
-        description="where the starter index is kept",
+        description="where the starter index and what is fetched of remote ones are kept",
     )
     # More than one costs a single mention twice the time, and batches are searched side by side.
     threads: int = Field(default=1, ge=0, description="threads of the encoder; 0: as many as cores")

@@ -4,7 +4,6 @@ Distances end here: what leaves is rows and cosine similarities in [0, 1]. Threa
 """
 
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import lancedb
@@ -28,8 +27,20 @@ _BLOCKS = 2
 class Vectors:
     """The opened vectors of `size` aliases."""
 
-    def __init__(self, tables: Path, manifest: Manifest, row_ids: NDArray[np.uint64]) -> None:
-        """Open them; `row_ids` are Lance's, in the order of the aliases.
+    def __init__(
+        self,
+        tables: str,
+        manifest: Manifest,
+        row_ids: NDArray[np.uint64],
+        storage: dict[str, str] | None = None,
+    ) -> None:
+        """Open them.
+
+        Args:
+            tables: directory or URL of the tables.
+            manifest: what is promised of them.
+            row_ids: Lance's, in the order of the aliases.
+            storage: LanceDB's options of object storage.
 
         Raises:
             Exception: whatever lancedb raises of tables that it cannot read.
@@ -37,7 +48,7 @@ class Vectors:
         self._manifest = manifest
         self._row_ids = row_ids
         # A query of the asynchronous interface crosses between threads once, one of the other five times.
-        self._table = LOOP.run(_open(tables))
+        self._table = LOOP.run(_open(tables, storage))
         self.size: int = LOOP.run(self._table.count_rows())
         self._block = lru_cache(maxsize=_BLOCKS)(self._read_block)
         self._all: NDArray[np.float32] | None = None
@@ -101,8 +112,8 @@ class Vectors:
         return self.read(scope.rows)
 
 
-async def _open(tables: Path) -> Any:
-    database = await lancedb.connect_async(tables)
+async def _open(tables: str, storage: dict[str, str] | None) -> Any:
+    database = await lancedb.connect_async(tables, storage_options=storage)
     return await database.open_table(ALIASES_TABLE)
 
 
