@@ -33,7 +33,9 @@ _MANIFEST = "manifest.json"
 _MANIFEST_BYTES = 16 << 20  # at most; those of millions of aliases have 20 KB
 _TABLES, *_FETCHED = "tables", "rows", "lexicon", "encoder"
 _BLOCK_BYTES = 8 << 20
-_CONNECT_SECONDS, _SECONDS, _TRIES = 5, 30, 3
+_CONNECT_SECONDS, _TRIES = 5, 3
+_STALL_SECONDS = 10  # without a byte of a file
+_REQUEST_SECONDS = 30  # for a request of LanceDB, which asks for megabytes
 
 
 def open_location(location: Location, cache: Path | None = None) -> Generation:
@@ -63,7 +65,7 @@ class Storage:
             endpoint_override=self._endpoint,
             region=self._region,
             connect_timeout=_CONNECT_SECONDS,
-            request_timeout=_SECONDS,
+            request_timeout=_STALL_SECONDS,
             retry_strategy=AwsStandardS3RetryStrategy(max_attempts=_TRIES),
         )
 
@@ -71,9 +73,10 @@ class Storage:
         """The same for LanceDB, which reads the keys itself."""
         options = {
             "connect_timeout": f"{_CONNECT_SECONDS}s",
-            "timeout": f"{_SECONDS}s",
+            "timeout": f"{_REQUEST_SECONDS}s",
             "client_max_retries": f"{_TRIES}",
-            "client_retry_timeout": f"{_SECONDS}",
+            "client_retry_timeout": f"{_REQUEST_SECONDS}",
+            "download_retry_count": "1",
         }
         if self._endpoint:
             options["aws_endpoint"] = self._endpoint
@@ -232,9 +235,9 @@ def _open_published(storage: Storage, cache: Path) -> Generation:
 def _fetch(storage: Storage, manifest: Manifest, layout: IndexLayout) -> None:
     """What the cache lacks of a generation, all but its tables; then it is the one in service there."""
     generation = layout.generation(manifest.index_id)
-    if generation.exists() and _cached(layout, manifest.index_id) != manifest:
-        shutil.rmtree(generation)  # of another build of the same name
-    write_atomically(layout.generation_manifest(manifest.index_id), render_manifest(manifest))
+    if _cached(layout, manifest.index_id) != manifest:  # else readers hold locks on that very file
+        shutil.rmtree(generation, ignore_errors=True)  # another build of the same name
+        write_atomically(layout.generation_manifest(manifest.index_id), render_manifest(manifest))
     for name, size in manifest.files.items():
         target = generation / name
         if name.split("/")[0] in _FETCHED and not (

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import platformdirs
-from pydantic import BeforeValidator, Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -33,7 +33,7 @@ class Settings(BaseSettings):
         env_prefix="BIOELX_", frozen=True, extra="forbid", env_ignore_empty=True
     )
 
-    index: Annotated[Location | None, NoDecode, BeforeValidator(parse_location)] = Field(
+    index: Annotated[Location | None, NoDecode] = Field(
         default=None,
         description="index directory or s3://BUCKET/PREFIX; the starter index if not given",
     )
@@ -96,6 +96,11 @@ class Settings(BaseSettings):
     log_text: bool = Field(
         default=False, description="log mentions and contexts, too; clinical text is private"
     )
+
+    @field_validator("index", mode="before")
+    @classmethod
+    def _locate(cls, value: Any) -> Any:
+        return parse_location(value) if isinstance(value, str | Path) else value
 
     @field_validator("allowed_hosts", mode="before")
     @classmethod

@@ -3,6 +3,8 @@
 Distances end here: what leaves is rows and cosine similarities in [0, 1]. Thread-safe.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -12,6 +14,7 @@ import pyarrow as pa
 from lancedb.background_loop import LOOP
 from numpy.typing import NDArray
 
+from bioelx_mcp.errors import InvalidArtifactError
 from bioelx_mcp.filters import Scope
 from bioelx_mcp.manifest import ALIASES_TABLE, Manifest
 
@@ -46,6 +49,7 @@ class Vectors:
             Exception: whatever lancedb raises of tables that it cannot read.
         """
         self._manifest = manifest
+        self._tables = tables
         self._row_ids = row_ids
         # A query of the asynchronous interface crosses between threads once, one of the other five times.
         self._table = LOOP.run(_open(tables, storage))
@@ -58,14 +62,20 @@ class Vectors:
     def search(
         self, vectors: NDArray[np.float32], limit: int, scope: Scope | None = None
     ) -> list[Near]:
-        """For each unit vector, float32 (n, dimension), the nearest rows in scope, best first, and their cosines."""
+        """For each unit vector, float32 (n, dimension), the nearest rows in scope, best first, and their cosines.
+
+        Raises:
+            InvalidArtifactError: what LanceDB has not yet read cannot be read any more.
+        """
         if len(vectors) == 0:
             return []
         if self._all is not None:
             rows = None if scope is None else scope.rows
             return [_nearest(row, limit, rows) for row in vectors @ self._all.T]
         if scope is not None and scope.size * vectors.shape[1] * 4 <= _BLOCK_BYTES:
-            found = (_nearest(row, limit) for row in vectors @ self._block(scope).T)
+            with self._readable():
+                block = self._block(scope)
+            found = (_nearest(row, limit) for row in vectors @ block.T)
             return [(scope.rows[rows], similarity) for rows, similarity in found]
         query = (
             self._table.query()
@@ -80,7 +90,9 @@ class Vectors:
         if scope is not None:  # a filter changes which partitions are near: it looks into all
             facets = ", ".join(map(str, scope.facets.tolist()))
             query = query.where(f"facet IN ({facets})").nprobes(self._manifest.partitions)
-        return self._split(LOOP.run(query.to_arrow()), len(vectors))
+        with self._readable():
+            answer = LOOP.run(query.to_arrow())
+        return self._split(answer, len(vectors))
 
     def read(self, rows: Rows | None = None) -> NDArray[np.float32]:
         """The vectors of these rows (ascending), or all: float32 (n, dimension), of unit norm, in their order."""
@@ -106,6 +118,15 @@ class Vectors:
             return [(rows, similarity)]
         number = found["query_index"].to_numpy()
         return [(rows[number == i], similarity[number == i]) for i in range(queries)]
+
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        try:
+            yield
+        except (RuntimeError, OSError) as error:
+            raise InvalidArtifactError(
+                f"the vectors in {self._tables} can no longer be read ({error}): check the network or the disk"
+            ) from error
 
     def _read_block(self, scope: Scope) -> NDArray[np.float32]:
         """The vectors of the rows in scope; those of the last few scopes are remembered."""

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pyarrow.fs import S3FileSystem
 
-KEY, SECRET = "readers-key", "a secret that no log may show"
+KEY, READER, SECRET = "writers-key", "readers-key", "a secret that no log may show"
 _PARTS = ("master", "volume", "filer", "s3")
 _START_SECONDS = 60
 
@@ -29,13 +29,15 @@ class S3Server:
 
     def __init__(self, weed: str, root: Path) -> None:
         root.mkdir(parents=True, exist_ok=True)
-        identity = {
-            "name": "tests",
-            "credentials": [{"accessKey": KEY, "secretKey": SECRET}],
-            "actions": ["Admin", "Read", "Write", "List", "Tagging"],
-        }
+        identities = [
+            {"name": name, "credentials": [{"accessKey": key, "secretKey": secret}], "actions": may}
+            for name, key, secret, may in (
+                ("writer", KEY, SECRET, ["Admin"]),
+                ("reader", READER, SECRET, ["Read", "List"]),
+            )
+        ]
         config = root / "s3.json"
-        config.write_text(json.dumps({"identities": [identity]}), encoding="utf-8")
+        config.write_text(json.dumps({"identities": identities}), encoding="utf-8")
         ports = _free_ports(2 * len(_PARTS))
         options = [f"-dir={root}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3"]
         for part, http, grpc in zip(_PARTS, ports[::2], ports[1::2], strict=True):
@@ -50,6 +52,7 @@ class S3Server:
             "AWS_SECRET_ACCESS_KEY": SECRET,
             "AWS_ENDPOINT_URL": self.endpoint,
             "AWS_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
         }
         self.log = root / "log"
         with self.log.open("wb") as log:
