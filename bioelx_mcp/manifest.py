@@ -244,7 +244,7 @@ def parse_manifest(text: bytes, path: object, build: str) -> Manifest:
         InvalidArtifactError: it is broken, or written for another version of this program.
     """
     try:
-        raw = json.loads(text)
+        raw = json.loads(text.decode())
     except ValueError as error:
         raise InvalidArtifactError(f"{path} cannot be read ({error}): {build}") from error
     for field, ours in (("schema_version", SCHEMA_VERSION), ("text_version", TEXT_VERSION)):
