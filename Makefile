@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 # The CPU build of torch: an unpinned torch may bring gigabytes of CUDA.
 TORCH  ?= torch==2.13.0
 
-.PHONY: help install demo test test-slow test-shared test-mcp test-vllm check audit fix cov golden bench bench-ranker bench-retrieval bench-retriever bench-training bench-server bench-sources bench-scale bundle wheel clean
+.PHONY: help install demo test test-slow test-shared test-mcp test-vllm check audit fix cov golden bench bench-ranker bench-retrieval bench-retriever bench-training bench-remote bench-server bench-sources bench-scale bundle wheel clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:/' | column -t -s:
@@ -95,6 +95,9 @@ bench-sources: $(BIN)/.dev ## reading: a UMLS release of 5 million rows, a Wikid
 
 bench-scale: $(BIN)/.dev ## synthetic indexes of 10 thousand to 5 million aliases: time, memory, recall; hours
 	$(BIN)/python benchmarks/scale.py --out benchmarks/results/scale.json
+
+bench-remote: $(BIN)/.dev ## an index on object storage beside the same in a directory (INDEX)
+	$(BIN)/python benchmarks/remote.py --index $(or $(INDEX),build/open-kb) --out benchmarks/results/remote.json
 
 bench-server: $(BIN)/.dev ## the MCP server under load for a minute, and what its own layer costs (INDEX)
 	$(BIN)/python benchmarks/server.py --index $(or $(INDEX),build/open-kb) --out benchmarks/results/server.json

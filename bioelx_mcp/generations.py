@@ -10,6 +10,7 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from filelock import FileLock, Timeout
 
@@ -55,8 +56,19 @@ class Lease:
         self.gone = os.fstat(descriptor).st_nlink == 0  # removed while the lock was waited for
 
 
-def open_generation(layout: IndexLayout) -> tuple[Manifest, Lease]:
-    """The manifest in service, and the lease to keep for as long as its generation is read.
+class Generation(NamedTuple):
+    """A generation that is open; it stays on disk for as long as this does."""
+
+    manifest: Manifest
+    lease: Lease
+    layout: IndexLayout  # of its files
+    tables: str  # what LanceDB opens,
+    storage: dict[str, str]  # and its options
+    mend: str  # what to do should it be broken
+
+
+def open_generation(layout: IndexLayout) -> Generation:
+    """The generation in service.
 
     Raises:
         MissingArtifactError: there is no index.
@@ -68,7 +80,8 @@ def open_generation(layout: IndexLayout) -> tuple[Manifest, Lease]:
             lease = Lease(layout.generation_manifest(manifest.index_id))
             if not lease.gone:
                 check_files(layout, manifest)
-                return manifest, lease
+                tables = str(layout.tables(manifest.index_id))
+                return Generation(manifest, lease, layout, tables, {}, mend(layout))
         if read_manifest(layout).index_id == manifest.index_id:  # else swapped meanwhile
             raise InvalidArtifactError(
                 f"{layout.root} lacks the generation {manifest.index_id} that its manifest names: {mend(layout)}"

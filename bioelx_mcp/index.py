@@ -18,14 +18,10 @@ from numpy.typing import NDArray
 from bioelx_mcp.encoder import OnnxEncoder
 from bioelx_mcp.errors import InvalidArtifactError
 from bioelx_mcp.filters import Facets, Scope
-from bioelx_mcp.generations import mend, open_generation
 from bioelx_mcp.lexicon import Lexicon
-from bioelx_mcp.manifest import (
-    IndexLayout,
-    Manifest,
-    alias_key,
-    encoder_checksum,
-)
+from bioelx_mcp.location import Location
+from bioelx_mcp.manifest import Manifest, alias_key, encoder_checksum
+from bioelx_mcp.remote import open_location
 from bioelx_mcp.schema import AliasHit, Channel, Concept, Filters
 from bioelx_mcp.text import normalize_concept_id
 from bioelx_mcp.vectors import Near, Rows, Similarities, Vectors
@@ -46,32 +42,37 @@ class AliasIndex:
         concepts: the concepts table (`manifest.CONCEPTS_SCHEMA`), one row a concept.
     """
 
-    def __init__(self, path: Path, *, threads: int = 1) -> None:
+    def __init__(self, location: Location, *, threads: int = 1, cache: Path | None = None) -> None:
         """Open and verify the index in service.
 
+        Args:
+            location: where it is.
+            threads: of its encoder.
+            cache: where files of a remote one are kept; as the settings say if not given.
+
         Raises:
-            MissingArtifactError: there is no index at `path`.
+            MissingArtifactError: there is no index at `location`, or it cannot be reached.
             InvalidArtifactError: the index is broken, or its encoder is not the one that made it.
+            UsageError: the cache cannot be written to.
         """
-        layout = IndexLayout(path)
-        self.manifest, self._lease = open_generation(layout)
+        self._generation = open_location(location, cache)
+        self.manifest, _, layout, tables, storage, self._mend = self._generation
         index_id = self.manifest.index_id
-        self._mend = mend(layout)
         self.encoder = OnnxEncoder(layout.encoder(index_id), threads=threads)
         _verify_encoder(self.manifest, self.encoder, layout.encoder(index_id), self._mend)
         try:
             self.lexicon = Lexicon(layout.lexicon(index_id))
             rows = layout.rows(index_id)
             self._load(*(_mapped(rows / f"{name}.arrow") for name in _ROW_FILES))
-            self.vectors = Vectors(layout.tables(index_id), self.manifest, self._row_ids)
+            self.vectors = Vectors(tables, self.manifest, self._row_ids, storage)
         except Exception as error:  # lancedb raises RuntimeError, ValueError, OSError and its own
             raise InvalidArtifactError(
-                f"the tables of {path} cannot be read ({error}): {self._mend}"
+                f"the tables of {location} cannot be read ({error}): {self._mend}"
             ) from error
-        self._check_counts(path)
+        self._check_counts(location)
         self.scope = lru_cache(maxsize=_SCOPES)(self._scope)
 
-    def _check_counts(self, path: Path) -> None:
+    def _check_counts(self, location: Location) -> None:
         vectors = self.vectors.size
         aliases, concepts = len(self.alias_concept), len(self.concepts)
         promised = self.manifest.aliases
@@ -82,7 +83,7 @@ class AliasIndex:
             self.manifest.concepts,
         ):
             raise InvalidArtifactError(
-                f"{path} holds {aliases} aliases ({self.lexicon.size} in the lexicon, {vectors} with a vector) "
+                f"{location} holds {aliases} aliases ({self.lexicon.size} in the lexicon, {vectors} with a vector) "
                 f"of {concepts} concepts, its manifest promises {promised} of {self.manifest.concepts}: {self._mend}"
             )
 

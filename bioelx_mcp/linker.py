@@ -45,7 +45,7 @@ class Linker:
         """Open an index; without one, the starter index (made in the user's cache on first use).
 
         Args:
-            index: an index directory.
+            index: an index directory, or the URL s3://BUCKET/PREFIX of a published one.
             arguments: other fields of `settings.Settings`, such as `ranker_url`.
 
         Raises:
@@ -57,8 +57,8 @@ class Linker:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
-        directory = settings.index or ensure_starter_index(settings.cache)
-        return cls(AliasIndex(directory, threads=settings.threads), settings)
+        location = settings.index or ensure_starter_index(settings.cache)
+        return cls(AliasIndex(location, threads=settings.threads, cache=settings.cache), settings)
 
     @property
     def index(self) -> AliasIndex:

@@ -228,12 +228,24 @@ def read_manifest(layout: IndexLayout, index_id: str | None = None) -> Manifest:
     build = f"build one with `bioelx-mcp build-index --out {layout.root}`"
     path = layout.manifest if index_id is None else layout.generation_manifest(index_id)
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        return parse_manifest(path.read_bytes(), path, build)
     except FileNotFoundError:
         raise MissingArtifactError(
             f"no index in {layout.root} (no manifest.json): {build}"
         ) from None
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise InvalidArtifactError(f"{path} cannot be read ({error}): {build}") from error
+
+
+def parse_manifest(text: bytes, path: object, build: str) -> Manifest:
+    """The manifest that stands in a file of this path; `build` says how to make one.
+
+    Raises:
+        InvalidArtifactError: it is broken, or written for another version of this program.
+    """
+    try:
+        raw = json.loads(text.decode())
+    except ValueError as error:
         raise InvalidArtifactError(f"{path} cannot be read ({error}): {build}") from error
     for field, ours in (("schema_version", SCHEMA_VERSION), ("text_version", TEXT_VERSION)):
         theirs = raw.get(field) if isinstance(raw, dict) else None

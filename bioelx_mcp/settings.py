@@ -18,6 +18,7 @@ from pydantic_settings import (
 )
 
 from bioelx_mcp.errors import UsageError, problems
+from bioelx_mcp.location import Location, parse_location
 
 APP = "bioelx-mcp"
 _HEADER = (
@@ -32,12 +33,13 @@ class Settings(BaseSettings):
         env_prefix="BIOELX_", frozen=True, extra="forbid", env_ignore_empty=True
     )
 
-    index: Path | None = Field(
-        default=None, description="index directory; the starter index if not given"
+    index: Annotated[Location | None, NoDecode] = Field(
+        default=None,
+        description="index directory or s3://BUCKET/PREFIX; the starter index if not given",
     )
     cache: Path = Field(
         default_factory=lambda: Path(platformdirs.user_cache_dir(APP)),
-        description="where the starter index is kept",
+        description="where the starter index and what is fetched of remote ones are kept",
     )
     # More than one costs a single mention twice the time, and batches are searched side by side.
     threads: int = Field(default=1, ge=0, description="threads of the encoder; 0: as many as cores")
@@ -94,6 +96,11 @@ class Settings(BaseSettings):
     log_text: bool = Field(
         default=False, description="log mentions and contexts, too; clinical text is private"
     )
+
+    @field_validator("index", mode="before")
+    @classmethod
+    def _locate(cls, value: Any) -> Any:
+        return parse_location(value) if isinstance(value, str | Path) else value
 
     @field_validator("allowed_hosts", mode="before")
     @classmethod

@@ -3,8 +3,9 @@
 Distances end here: what leaves is rows and cosine similarities in [0, 1]. Thread-safe.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import lancedb
@@ -13,6 +14,7 @@ import pyarrow as pa
 from lancedb.background_loop import LOOP
 from numpy.typing import NDArray
 
+from bioelx_mcp.errors import InvalidArtifactError
 from bioelx_mcp.filters import Scope
 from bioelx_mcp.manifest import ALIASES_TABLE, Manifest
 
@@ -28,16 +30,29 @@ _BLOCKS = 2
 class Vectors:
     """The opened vectors of `size` aliases."""
 
-    def __init__(self, tables: Path, manifest: Manifest, row_ids: NDArray[np.uint64]) -> None:
-        """Open them; `row_ids` are Lance's, in the order of the aliases.
+    def __init__(
+        self,
+        tables: str,
+        manifest: Manifest,
+        row_ids: NDArray[np.uint64],
+        storage: dict[str, str] | None = None,
+    ) -> None:
+        """Open them.
+
+        Args:
+            tables: directory or URL of the tables.
+            manifest: what is promised of them.
+            row_ids: Lance's, in the order of the aliases.
+            storage: LanceDB's options of object storage.
 
         Raises:
             Exception: whatever lancedb raises of tables that it cannot read.
         """
         self._manifest = manifest
+        self._tables = tables
         self._row_ids = row_ids
         # A query of the asynchronous interface crosses between threads once, one of the other five times.
-        self._table = LOOP.run(_open(tables))
+        self._table = LOOP.run(_open(tables, storage))
         self.size: int = LOOP.run(self._table.count_rows())
         self._block = lru_cache(maxsize=_BLOCKS)(self._read_block)
         self._all: NDArray[np.float32] | None = None
@@ -47,14 +62,20 @@ class Vectors:
     def search(
         self, vectors: NDArray[np.float32], limit: int, scope: Scope | None = None
     ) -> list[Near]:
-        """For each unit vector, float32 (n, dimension), the nearest rows in scope, best first, and their cosines."""
+        """For each unit vector, float32 (n, dimension), the nearest rows in scope, best first, and their cosines.
+
+        Raises:
+            InvalidArtifactError: what LanceDB has not yet read cannot be read any more.
+        """
         if len(vectors) == 0:
             return []
         if self._all is not None:
             rows = None if scope is None else scope.rows
             return [_nearest(row, limit, rows) for row in vectors @ self._all.T]
         if scope is not None and scope.size * vectors.shape[1] * 4 <= _BLOCK_BYTES:
-            found = (_nearest(row, limit) for row in vectors @ self._block(scope).T)
+            with self._readable():
+                block = self._block(scope)
+            found = (_nearest(row, limit) for row in vectors @ block.T)
             return [(scope.rows[rows], similarity) for rows, similarity in found]
         query = (
             self._table.query()
@@ -69,7 +90,9 @@ class Vectors:
         if scope is not None:  # a filter changes which partitions are near: it looks into all
             facets = ", ".join(map(str, scope.facets.tolist()))
             query = query.where(f"facet IN ({facets})").nprobes(self._manifest.partitions)
-        return self._split(LOOP.run(query.to_arrow()), len(vectors))
+        with self._readable():
+            answer = LOOP.run(query.to_arrow())
+        return self._split(answer, len(vectors))
 
     def read(self, rows: Rows | None = None) -> NDArray[np.float32]:
         """The vectors of these rows (ascending), or all: float32 (n, dimension), of unit norm, in their order."""
@@ -96,13 +119,22 @@ class Vectors:
         number = found["query_index"].to_numpy()
         return [(rows[number == i], similarity[number == i]) for i in range(queries)]
 
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        try:
+            yield
+        except (RuntimeError, OSError) as error:
+            raise InvalidArtifactError(
+                f"the vectors in {self._tables} can no longer be read ({error}): check the network or the disk"
+            ) from error
+
     def _read_block(self, scope: Scope) -> NDArray[np.float32]:
         """The vectors of the rows in scope; those of the last few scopes are remembered."""
         return self.read(scope.rows)
 
 
-async def _open(tables: Path) -> Any:
-    database = await lancedb.connect_async(tables)
+async def _open(tables: str, storage: dict[str, str] | None) -> Any:
+    database = await lancedb.connect_async(tables, storage_options=storage)
     return await database.open_table(ALIASES_TABLE)
 
 

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,20 +9,26 @@ import typer
 from bioelx_mcp.builder import ensure_starter_index
 from bioelx_mcp.cli.options import IndexOption, JsonOption, open_linker
 from bioelx_mcp.console import echo_json, echo_table, visible
+from bioelx_mcp.errors import UsageError
+from bioelx_mcp.location import S3Url, parse_location
 from bioelx_mcp.settings import load_settings
 
 if TYPE_CHECKING:  # the command line starts without pyarrow
     from bioelx_mcp.manifest import IndexLayout, Manifest
 
-app = typer.Typer(help="Generations of an index: list them, restore one.", no_args_is_help=True)
+app = typer.Typer(help="Generations of an index: list, restore, publish.", no_args_is_help=True)
 
 cards = typer.Typer()
 
 
-def _layout(index: Path | None) -> "IndexLayout":
+def _layout(index: str | None) -> "IndexLayout":
     from bioelx_mcp.manifest import IndexLayout
 
     settings = load_settings(index=index)
+    if isinstance(settings.index, S3Url):
+        raise UsageError(
+            f"{settings.index} is read-only: change the directory that it was published from, then publish that again"
+        )
     return IndexLayout(settings.index or ensure_starter_index(settings.cache))
 
 
@@ -71,6 +76,21 @@ def rollback(
 
     manifest = restore_generation(_layout(index), index_id)
     typer.echo(f"{manifest.index_id}\t{manifest.concepts} concepts\t{manifest.aliases} aliases")
+
+
+@app.command()
+def publish(
+    url: Annotated[str, typer.Argument(help="s3://BUCKET/PREFIX; the bucket is there already.")],
+    index: IndexOption = None,
+) -> None:
+    """Copy the generation in service to object storage; files that are there already are not sent again."""
+    target = parse_location(url)
+    if not isinstance(target, S3Url):
+        raise UsageError(f"an index is published to s3://BUCKET/PREFIX, not to {url!r}")
+    from bioelx_mcp.remote import publish_index
+
+    manifest = publish_index(_layout(index), target)
+    typer.echo(f"{manifest.index_id}\t{target}")
 
 
 @cards.command()

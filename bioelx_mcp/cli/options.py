@@ -1,6 +1,5 @@
 """What several commands share: their options, and the Linker that these describe."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,8 +10,11 @@ if TYPE_CHECKING:  # the command line starts without pyarrow
     from bioelx_mcp.linker import Linker
 
 IndexOption = Annotated[
-    Path | None,
-    typer.Option("--index", help="Index directory; the starter index if not given. [BIOELX_INDEX]"),
+    str | None,
+    typer.Option(
+        "--index",
+        help="Index directory or s3://BUCKET/PREFIX; the starter index if not given. [BIOELX_INDEX]",
+    ),
 ]
 RankerOption = Annotated[
     str | None, typer.Option("--ranker-url", help="Model server that ranks. [BIOELX_RANKER_URL]")
@@ -20,7 +22,7 @@ RankerOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="JSON lines instead of a table.")]
 
 
-def open_linker(index: Path | None, ranker_url: str | None = None) -> "Linker":
+def open_linker(index: str | None, ranker_url: str | None = None) -> "Linker":
     from bioelx_mcp.linker import Linker
 
     return Linker.from_settings(load_settings(index=index, ranker_url=ranker_url))

@@ -1,6 +1,7 @@
 """Servers and their clients: `serve`, `serve-ranker`, `mcp-config`, `doctor`."""
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -8,6 +9,7 @@ import typer
 from bioelx_mcp.cli.options import IndexOption, JsonOption, RankerOption
 from bioelx_mcp.clients import Client, client_block
 from bioelx_mcp.console import echo_json, echo_table
+from bioelx_mcp.location import parse_location
 from bioelx_mcp.settings import load_settings
 
 app = typer.Typer()
@@ -95,7 +97,11 @@ def mcp_config(
     import shutil
 
     command = shutil.which("bioelx-mcp") or "bioelx-mcp"
-    arguments = ["serve", *(["--index", str(index.resolve())] if index else [])]
+    arguments = ["serve"]
+    if index is not None:
+        location = parse_location(index)
+        found = location.resolve() if isinstance(location, Path) else location
+        arguments += ["--index", str(found)]
     typer.echo(client_block(client, command, arguments))
 
 
