@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from bioelx_mcp.filters import Scope
 from bioelx_mcp.manifest import ALIASES_TABLE, Manifest
+from bioelx_mcp.weak import weakly
 
 Rows = NDArray[np.int64]
 Similarities = NDArray[np.float32]
@@ -39,7 +40,7 @@ class Vectors:
         # A query of the asynchronous interface crosses between threads once, one of the other five times.
         self._table = LOOP.run(_open(tables))
         self.size: int = LOOP.run(self._table.count_rows())
-        self._block = lru_cache(maxsize=_BLOCKS)(self._read_block)
+        self._block = lru_cache(maxsize=_BLOCKS)(weakly(self._read_block))
         self._all: NDArray[np.float32] | None = None
         if manifest.dense_index == "exact":
             self._all = self.read()

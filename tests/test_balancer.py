@@ -130,6 +130,11 @@ def balancer(directory: Path, port: int, servers: tuple[int, ...]) -> Iterator[N
             process.terminate()
 
 
+class Model(ModelServer):
+    def handle_error(self, *_: Any) -> None:
+        """Who was killed hears no answer."""
+
+
 class Behind:
     """All that stands: the address of the balancer, its two servers, the index, and the model, which waits if told."""
 
@@ -169,7 +174,7 @@ def behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Behind]:
     front, *ports = free_ports(3)
     made = Behind(f"http://127.0.0.1:{front}/mcp", (None, None), root / "index")  # type: ignore[arg-type]
     made.update(0)
-    model = ModelServer(made.judge)
+    model = Model(made.judge)
     one, other = (Server(made.index, port, root / f"{port}.log", model.url) for port in ports)
     made.pair = (one, other)
     with tempfile.TemporaryDirectory() as directory:  # nobody may not go below pytest's own
