@@ -9,7 +9,6 @@ DIR/generations/ID/encoder/         the query encoder that made the vectors
 """
 
 import hashlib
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,8 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from bioelx_mcp.errors import InvalidArtifactError, MissingArtifactError, problems
-from bioelx_mcp.text import TEXT_VERSION
+from bioelx_mcp.files import read_json
+from bioelx_mcp.text import TEXT_VERSION, visible_json
 
 SCHEMA_VERSION = 3
 CONCEPTS_TABLE = "concepts"
@@ -215,7 +215,7 @@ def write_manifest(layout: IndexLayout, manifest: Manifest) -> None:
 
 def render_manifest(manifest: Manifest) -> str:
     """The manifest as it stands in its file."""
-    return manifest.model_dump_json(indent=1) + "\n"
+    return visible_json(manifest.model_dump(mode="json"), indent=1) + "\n"
 
 
 def read_manifest(layout: IndexLayout, index_id: str | None = None) -> Manifest:
@@ -228,7 +228,7 @@ def read_manifest(layout: IndexLayout, index_id: str | None = None) -> Manifest:
     build = f"build one with `bioelx-mcp build-index --out {layout.root}`"
     path = layout.manifest if index_id is None else layout.generation_manifest(index_id)
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = read_json(path)
     except FileNotFoundError:
         raise MissingArtifactError(
             f"no index in {layout.root} (no manifest.json): {build}"
@@ -258,5 +258,6 @@ def encoder_checksum(directory: Path) -> str:
     for path in sorted(directory.iterdir()):
         if path.is_file() and path.suffix in {".json", ".onnx"}:
             digest.update(path.name.encode() + b"\0")
-            digest.update(hashlib.sha256(path.read_bytes()).digest())
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()

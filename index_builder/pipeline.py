@@ -18,6 +18,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     Progress,
@@ -36,6 +37,7 @@ from bioelx_mcp.manifest import (
     encoder_checksum,
     write_atomically,
 )
+from bioelx_mcp.text import visible_line
 from index_builder.config import BuildConfig, Report, SourceConfig, file_stats, fingerprint
 from index_builder.downloads import Planned, fetch, plan_downloads, render_plan
 from index_builder.embed import embed_aliases, read_known_vectors
@@ -338,7 +340,8 @@ def _progress() -> Iterator[Callable[[str], Report]]:
         said: set[str] = set()
 
         def report(done: int, total: int, text: str) -> None:
-            bars.update(task, completed=done, total=total, description=text)
+            text = visible_line(text)  # names of files and sources stand in it
+            bars.update(task, completed=done, total=total, description=escape(text))
             if not console.is_terminal and done in (0, total) and text not in said:
                 said.add(text)
                 sys.stderr.write(f"{stage}: {text}\n")
