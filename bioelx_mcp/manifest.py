@@ -218,6 +218,21 @@ def render_manifest(manifest: Manifest) -> str:
     return visible_json(manifest.model_dump(mode="json"), indent=1) + "\n"
 
 
+class NewerArtifactError(InvalidArtifactError):
+    """An index that a newer version of this program wrote."""
+
+
+def check_version(path: Path, raw: Any) -> None:
+    """Raise InvalidArtifactError unless this program reads what a manifest says it is."""
+    for field, ours in (("schema_version", SCHEMA_VERSION), ("text_version", TEXT_VERSION)):
+        theirs = raw.get(field) if isinstance(raw, dict) else None
+        told = f"{path}: {field} is {theirs}, this program reads {ours}"
+        if isinstance(theirs, int) and theirs > ours:
+            raise NewerArtifactError(f"{told}: upgrade bioelx-mcp")
+        if theirs != ours:
+            raise InvalidArtifactError(f"{told}: rebuild the index with `bioelx-mcp build-index`")
+
+
 def read_manifest(layout: IndexLayout, index_id: str | None = None) -> Manifest:
     """The manifest of the index in service, or of one of its generations.
 
@@ -235,16 +250,7 @@ def read_manifest(layout: IndexLayout, index_id: str | None = None) -> Manifest:
         ) from None
     except (OSError, ValueError) as error:
         raise InvalidArtifactError(f"{path} cannot be read ({error}): {build}") from error
-    for field, ours in (("schema_version", SCHEMA_VERSION), ("text_version", TEXT_VERSION)):
-        theirs = raw.get(field) if isinstance(raw, dict) else None
-        if theirs != ours:
-            newer = isinstance(theirs, int) and theirs > ours
-            mend = (
-                "upgrade bioelx-mcp" if newer else "rebuild the index with `bioelx-mcp build-index`"
-            )
-            raise InvalidArtifactError(
-                f"{path}: {field} is {theirs}, this program reads {ours}: {mend}"
-            )
+    check_version(path, raw)
     try:
         return Manifest.model_validate(raw)
     except ValidationError as error:

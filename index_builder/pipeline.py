@@ -30,7 +30,7 @@ from rich.progress import (
 
 from bioelx_mcp.encoder import OnnxEncoder
 from bioelx_mcp.errors import BioelxError, InvalidArtifactError, UsageError
-from bioelx_mcp.generations import builder_lock
+from bioelx_mcp.generations import builder_lock, refuse_newer
 from bioelx_mcp.manifest import (
     IndexLayout,
     Manifest,
@@ -69,7 +69,7 @@ def build_index(config: BuildConfig) -> Manifest:
         UsageError: a source or an option is wrong; what was there before is untouched.
         MissingExtraError: a needed extra is not installed.
         MissingArtifactError: `encoder` is no encoder directory.
-        InvalidArtifactError: what an earlier run left is broken.
+        InvalidArtifactError: what an earlier run left is broken, or a newer version of this program made it.
     """
     if not config.sources_for("index"):
         raise UsageError('no source is used for the index: all say `use = "training"`')
@@ -81,6 +81,7 @@ def build_index(config: BuildConfig) -> Manifest:
     else:
         import_module("index_builder.export")  # a missing extra, too
     with builder_lock(IndexLayout(config.out)), _refusals(config), _progress() as show:
+        refuse_newer(IndexLayout(config.out))
         config = _fetch(config, show)
         tables = _tables(config, config.sources_for("index"), config.layout.tables, show)
         encoder = config.encoder or _train(config, tables, show)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from callers import Cli
-from conftest import NAMES, build_small, write_tsv
+from conftest import NAMES, build_small, may_override, write_tsv
 from filelock import FileLock
 
 from bioelx_mcp.encoder import OnnxEncoder
@@ -191,7 +191,7 @@ def read_only(three: tuple[IndexLayout, list[str]]) -> Iterator[IndexLayout]:
         path.chmod(path.stat().st_mode | stat.S_IWUSR)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+@pytest.mark.skipif(may_override(), reason="root may write anywhere")
 def test_a_directory_that_cannot_be_written_to_is_read_and_not_changed(
     read_only: IndexLayout,
 ) -> None:
