@@ -34,7 +34,7 @@ demo: $(BIN)/.base ## install what serving needs and link mentions in many langu
 test: $(BIN)/.dev ## everything that runs on a CPU in minutes, with the coverage gate
 	$(BIN)/python -m pytest --cov --cov-report=
 
-test-slow: $(BIN)/.ray ## a builder killed a hundred times, a soak, Ray with two workers: minutes
+test-slow: $(BIN)/.ray ## a builder killed a hundred times, a soak, a balancer, Ray with two workers: minutes
 	$(BIN)/python -m pytest -m slow
 
 test-shared: $(BIN)/.dev ## the open knowledge base and benchmarks of SHARED, where they are: tens of minutes

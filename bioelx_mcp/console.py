@@ -5,7 +5,6 @@ A terminal obeys what is written to it; names, contexts and what servers say are
 
 import json
 import sys
-import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
@@ -16,25 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from bioelx_mcp.errors import UsageError
 from bioelx_mcp.schema import Mention, Ranking
-
-_JOINERS = "\u200c\u200d"  # that spelling needs, in Persian and Indic scripts
-
-
-def visible(text: str) -> str:
-    """The text with controls, direction marks and what else is not seen written out, as `\\x1b` or `\\u202e`."""
-    if text.isprintable():  # says no to all of these, and to some spaces
-        return text
-    return "".join(map(_visible, text))
-
-
-def _visible(char: str) -> str:
-    kept = unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Zl", "Zp") or char in _JOINERS
-    return char if kept else char.encode("unicode_escape").decode()
-
-
-def visible_line(text: str) -> str:
-    """The same on one line, its spacing evened out."""
-    return visible(" ".join(text.split()))
+from bioelx_mcp.text import visible_json, visible_line
 
 
 def read_mentions(mentions: Sequence[str] | None, context: str = "") -> Iterator[Mention]:
@@ -81,11 +62,8 @@ def warn_degraded(rankings: Sequence[Ranking]) -> None:
 
 
 def echo_json(value: Any) -> None:
-    """One line of JSON, exact: what is not seen stands in it as `\\u202e`, which says the same."""
-    text = json.dumps(value, ensure_ascii=False)
-    if not text.isprintable():
-        text = "".join(c if _visible(c) == c else json.dumps(c)[1:-1] for c in text)
-    typer.echo(text)
+    """One line of JSON."""
+    typer.echo(visible_json(value))
 
 
 def echo_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

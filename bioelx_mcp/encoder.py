@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from tokenizers import Tokenizer
 
 from bioelx_mcp.errors import InvalidArtifactError, MissingArtifactError
+from bioelx_mcp.files import read_small
 
 CONFIG_FILE = "encoder.json"
 TOKENIZER_FILE = "tokenizer.json"
@@ -65,7 +66,7 @@ class OnnxEncoder:
         # Threads that spin between the small batches of a server cost half of its CPU time.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            self.config = EncoderConfig.model_validate_json((directory / CONFIG_FILE).read_bytes())
+            self.config = EncoderConfig.model_validate_json(read_small(directory / CONFIG_FILE))
             tokenizer = Tokenizer.from_file(str(directory / TOKENIZER_FILE))
             self._session = onnxruntime.InferenceSession(
                 str(directory / MODEL_FILE), options, providers=["CPUExecutionProvider"]

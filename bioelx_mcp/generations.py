@@ -15,7 +15,15 @@ from typing import NamedTuple
 from filelock import FileLock, Timeout
 
 from bioelx_mcp.errors import BioelxError, InvalidArtifactError, UsageError
-from bioelx_mcp.manifest import IndexLayout, Manifest, read_manifest, write_manifest
+from bioelx_mcp.files import read_json
+from bioelx_mcp.manifest import (
+    IndexLayout,
+    Manifest,
+    NewerArtifactError,
+    check_version,
+    read_manifest,
+    write_manifest,
+)
 
 try:
     import fcntl
@@ -43,6 +51,17 @@ def builder_lock(layout: IndexLayout) -> Iterator[None]:
         raise UsageError(f"{layout.root} cannot be written to: {error}") from error
     with held:
         yield
+
+
+def refuse_newer(layout: IndexLayout) -> None:
+    """Raise InvalidArtifactError where a newer program wrote a generation: not known to this one, it would be removed."""
+    for path in (layout.manifest, *layout.generations.glob("[!.]*/manifest.json")):
+        try:
+            check_version(path, read_json(path))
+        except NewerArtifactError as error:
+            raise InvalidArtifactError(f"{error}, or build into another --out") from None
+        except (OSError, ValueError, BioelxError):  # gone, broken or older: a build makes it anew
+            continue
 
 
 class Lease:

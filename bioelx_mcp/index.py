@@ -25,6 +25,7 @@ from bioelx_mcp.remote import open_location
 from bioelx_mcp.schema import AliasHit, Channel, Concept, Filters
 from bioelx_mcp.text import normalize_concept_id
 from bioelx_mcp.vectors import Near, Rows, Similarities, Vectors
+from bioelx_mcp.weak import weakly
 
 PROBE_COSINE = 0.99  # kernels differ a little between processors
 _ROW_FILES = ("aliases", "concepts", "ids", "facets")
@@ -70,7 +71,7 @@ class AliasIndex:
                 f"the tables of {location} cannot be read ({error}): {self._mend}"
             ) from error
         self._check_counts(location)
-        self.scope = lru_cache(maxsize=_SCOPES)(self._scope)
+        self.scope = lru_cache(maxsize=_SCOPES)(weakly(self._scope))
 
     def _check_counts(self, location: Location) -> None:
         vectors = self.vectors.size

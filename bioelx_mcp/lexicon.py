@@ -19,6 +19,7 @@ import tantivy
 from numpy.typing import NDArray
 
 from bioelx_mcp.text import character_grams
+from bioelx_mcp.weak import weakly
 
 _GRAMS, _ROW, _FACET = "grams", "row", "facet"
 _WRITER_BYTES = 300_000_000
@@ -103,7 +104,7 @@ class Lexicon:
         self._schema = self._index.schema
         self.size: int = self._searcher.num_docs
         self._unknown = float(_weight(0, self.size))  # of a gram that no name holds
-        self.weight = lru_cache(maxsize=_WEIGHTS)(self._weight)
+        self.weight = lru_cache(maxsize=_WEIGHTS)(weakly(self._weight))
 
     def search(
         self, grams: Iterable[str], limit: int, facets: NDArray[np.int64] | None = None

@@ -23,6 +23,7 @@ from bioelx_mcp.retriever import Retriever, check_mention
 from bioelx_mcp.schema import AliasHit, Candidate, Concept, Filters, Mention, Ranking
 from bioelx_mcp.settings import Settings, load_settings
 from bioelx_mcp.text import normalize_concept_id
+from bioelx_mcp.weak import weakly
 
 _TOLD = 12  # names of a candidate, and parents; the prompt takes fewer
 
@@ -38,7 +39,7 @@ class Linker:
     def __init__(self, index: AliasIndex, settings: Settings) -> None:
         self._index = index
         self._retriever = Retriever(index)
-        self._ranker = open_ranker(settings, self._describe)
+        self._ranker = open_ranker(settings, weakly(self._describe))
 
     @classmethod
     def open(cls, index: Path | str | None = None, **arguments: Any) -> Self:

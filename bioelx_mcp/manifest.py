@@ -9,7 +9,6 @@ DIR/generations/ID/encoder/         the query encoder that made the vectors
 """
 
 import hashlib
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from bioelx_mcp.errors import InvalidArtifactError, MissingArtifactError, problems
-from bioelx_mcp.text import TEXT_VERSION
+from bioelx_mcp.text import TEXT_VERSION, visible_json
 
 SCHEMA_VERSION = 3
 CONCEPTS_TABLE = "concepts"
@@ -215,7 +214,22 @@ def write_manifest(layout: IndexLayout, manifest: Manifest) -> None:
 
 def render_manifest(manifest: Manifest) -> str:
     """The manifest as it stands in its file."""
-    return manifest.model_dump_json(indent=1) + "\n"
+    return visible_json(manifest.model_dump(mode="json"), indent=1) + "\n"
+
+
+class NewerArtifactError(InvalidArtifactError):
+    """An index that a newer version of this program wrote."""
+
+
+def check_version(path: object, raw: Any) -> None:
+    """Raise InvalidArtifactError unless this program reads what a manifest says it is."""
+    for field, ours in (("schema_version", SCHEMA_VERSION), ("text_version", TEXT_VERSION)):
+        theirs = raw.get(field) if isinstance(raw, dict) else None
+        told = f"{path}: {field} is {theirs}, this program reads {ours}"
+        if isinstance(theirs, int) and theirs > ours:
+            raise NewerArtifactError(f"{told}: upgrade bioelx-mcp")
+        if theirs != ours:
+            raise InvalidArtifactError(f"{told}: rebuild the index with `bioelx-mcp build-index`")
 
 
 def read_manifest(layout: IndexLayout, index_id: str | None = None) -> Manifest:
@@ -228,12 +242,12 @@ def read_manifest(layout: IndexLayout, index_id: str | None = None) -> Manifest:
     build = f"build one with `bioelx-mcp build-index --out {layout.root}`"
     path = layout.manifest if index_id is None else layout.generation_manifest(index_id)
     try:
-        return parse_manifest(path.read_bytes(), path, build)
+        return parse_manifest(read_bytes(path), path, build)
     except FileNotFoundError:
         raise MissingArtifactError(
             f"no index in {layout.root} (no manifest.json): {build}"
         ) from None
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise InvalidArtifactError(f"{path} cannot be read ({error}): {build}") from error
 
 
@@ -244,19 +258,10 @@ def parse_manifest(text: bytes, path: object, build: str) -> Manifest:
         InvalidArtifactError: it is broken, or written for another version of this program.
     """
     try:
-        raw = json.loads(text.decode())
+        raw = parse_json(text.decode())
     except ValueError as error:
         raise InvalidArtifactError(f"{path} cannot be read ({error}): {build}") from error
-    for field, ours in (("schema_version", SCHEMA_VERSION), ("text_version", TEXT_VERSION)):
-        theirs = raw.get(field) if isinstance(raw, dict) else None
-        if theirs != ours:
-            newer = isinstance(theirs, int) and theirs > ours
-            mend = (
-                "upgrade bioelx-mcp" if newer else "rebuild the index with `bioelx-mcp build-index`"
-            )
-            raise InvalidArtifactError(
-                f"{path}: {field} is {theirs}, this program reads {ours}: {mend}"
-            )
+    check_version(path, raw)
     try:
         return Manifest.model_validate(raw)
     except ValidationError as error:
@@ -270,5 +275,6 @@ def encoder_checksum(directory: Path) -> str:
     for path in sorted(directory.iterdir()):
         if path.is_file() and path.suffix in {".json", ".onnx"}:
             digest.update(path.name.encode() + b"\0")
-            digest.update(hashlib.sha256(path.read_bytes()).digest())
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()

@@ -12,6 +12,7 @@ from typing import Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bioelx_mcp.errors import InvalidArtifactError, MissingArtifactError, problems
+from bioelx_mcp.files import read_small
 
 _HERE = Path(__file__).parent
 # Inside the wheel the prompts lie in the package; in a checkout they are its neighbour.
@@ -133,7 +134,7 @@ def load_prompt(
     """
     path = _find(name, directory)
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        raw = tomllib.loads(read_small(path))
     except (OSError, ValueError) as error:
         raise InvalidArtifactError(f"{path}: not a TOML file ({error})") from error
     try:

@@ -4,7 +4,6 @@
 """
 
 import re
-import unicodedata
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -12,7 +11,7 @@ from bioelx_mcp.backends import Prompts
 from bioelx_mcp.errors import RankerBackendError
 from bioelx_mcp.prompt import PLACEHOLDER, ListwisePrompt, PointwisePrompt, Prompt
 from bioelx_mcp.schema import Mention
-from bioelx_mcp.text import find_mention, mark_mention
+from bioelx_mcp.text import find_mention, mark_mention, spaced
 
 LETTERS = "ABCDEFGHI"
 Count = Callable[[Sequence[str]], Awaitable[list[int]]]
@@ -87,10 +86,7 @@ async def fit_prompts(
 
 def neutralize(text: str, marks: tuple[str, str]) -> str:
     """The text on one line, without tags of chat formats, control characters, bidi overrides or our marks."""
-    clean = "".join(
-        " " if unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp") else char
-        for char in text
-    )
+    clean = spaced(text)
     for mark in marks:  # overlapping ones too: of "[[[" nothing may be left
         first, rest = re.escape(mark[:1]), re.escape(mark[1:])
         clean = re.sub(f"({first})(?={rest})", r"\1 " if rest else " ", clean)

@@ -23,6 +23,7 @@ from bioelx_mcp.language import speaks, wanted_languages
 from bioelx_mcp.schema import AliasHit, Candidate, Channel, Filters, Mention
 from bioelx_mcp.text import MAX_NAME_LENGTH, character_grams, has_surrogate, normalize_alias
 from bioelx_mcp.vectors import Near
+from bioelx_mcp.weak import weakly
 
 MAX_CANDIDATES = 1000
 # Aliases that the dense channel is asked for: about as many as the concepts wanted have, and never few, so that a
@@ -63,7 +64,7 @@ class Retriever:
         self.index = index
         kinds = index.alias_kind.dictionary.to_pylist()
         self._preferred = np.array([kind == "preferred" for kind in kinds])  # by code
-        self._speaking = lru_cache(maxsize=256)(self._speakers)
+        self._speaking = lru_cache(maxsize=256)(weakly(self._speakers))
 
     def search_candidates(
         self, mentions: Sequence[Mention], limit: int = 10, filters: Filters | None = None

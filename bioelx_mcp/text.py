@@ -1,11 +1,13 @@
-"""The one alias normalisation, its character grams, and the marking of a mention in its context.
+"""The one alias normalisation, its character grams, the marking of a mention in its context; and texts made safe to show.
 
 The builder and the reader both call these; TEXT_VERSION changes whenever an answer of
 `normalize_alias` or `character_grams` does, and an index made under another version is refused.
 """
 
+import json
 import re
 import unicodedata
+from typing import Any
 
 from opencc import OpenCC
 
@@ -83,6 +85,7 @@ _RELEASE = re.compile(
 )  # SNOMEDCT_US_2023_03_01, NCI2009_04D
 _ORPHA = re.compile(r"^(?:ORPHA)+(?=\d)")
 _LOCAL = re.compile(r"[A-Za-z]*\d[A-Za-z0-9.-]*")
+_JOINERS = "\u200c\u200d"
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _DISAMBIGUATION = re.compile(
     r"(?P<name>.*\S)(?:\s+\((?P<ascii>[^()（）]+)\)|\s*（(?P<wide>[^()（）]+)）)"
@@ -188,6 +191,42 @@ def split_disambiguation(title: str) -> tuple[str, str]:
 def has_surrogate(text: str) -> bool:
     """Whether the text holds a lone surrogate: no Unicode character, or a byte that was no UTF-8."""
     return not text.isascii() and _SURROGATE.search(text) is not None
+
+
+def _unseen(char: str) -> bool:
+    """Whether a terminal obeys a character, or shows nothing: controls, direction marks, line ends, tags, surrogates.
+
+    Not the joiners, which spelling needs in Persian and Indic scripts.
+    """
+    return unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp") and char not in _JOINERS
+
+
+def spaced(text: str) -> str:
+    """The text with a space for each character that is not seen; as long as it was."""
+    if text.isprintable():  # says no to all of these, and to some spaces
+        return text
+    return "".join(" " if _unseen(char) else char for char in text)
+
+
+def visible(text: str) -> str:
+    """The text with what is not seen written out, as `\\x1b` or `\\u202e`: a terminal obeys nothing of it."""
+    if text.isprintable():
+        return text
+    written = (char.encode("unicode_escape").decode() if _unseen(char) else char for char in text)
+    return "".join(written)
+
+
+def visible_line(text: str) -> str:
+    """The same on one line, its spacing evened out."""
+    return visible(" ".join(text.split()))
+
+
+def visible_json(value: Any, indent: int | None = None) -> str:
+    """The value as JSON, exact: what is not seen stands in it as `\\u202e`, which says the same."""
+    text = json.dumps(value, ensure_ascii=False, indent=indent)
+    if text.isprintable():
+        return text
+    return "".join(json.dumps(c)[1:-1] if _unseen(c) and c != "\n" else c for c in text)
 
 
 def _balanced(text: str) -> bool:

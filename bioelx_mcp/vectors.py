@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from bioelx_mcp.errors import InvalidArtifactError
 from bioelx_mcp.filters import Scope
 from bioelx_mcp.manifest import ALIASES_TABLE, Manifest
+from bioelx_mcp.weak import weakly
 
 Rows = NDArray[np.int64]
 Similarities = NDArray[np.float32]
@@ -54,7 +55,7 @@ class Vectors:
         # A query of the asynchronous interface crosses between threads once, one of the other five times.
         self._table = LOOP.run(_open(tables, storage))
         self.size: int = LOOP.run(self._table.count_rows())
-        self._block = lru_cache(maxsize=_BLOCKS)(self._read_block)
+        self._block = lru_cache(maxsize=_BLOCKS)(weakly(self._read_block))
         self._all: NDArray[np.float32] | None = None
         if manifest.dense_index == "exact":
             self._all = self.read()

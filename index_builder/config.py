@@ -23,6 +23,7 @@ from pydantic import (
 )
 
 from bioelx_mcp.errors import UsageError, problems
+from bioelx_mcp.files import read_small
 from bioelx_mcp.manifest import SCHEMA_VERSION
 from bioelx_mcp.text import TEXT_VERSION
 
@@ -212,7 +213,7 @@ class BuildConfig(_Model):
             UsageError: the file is missing, is no TOML, or says something a build cannot do.
         """
         try:
-            data: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+            data: dict[str, Any] = tomllib.loads(read_small(path))
         except (OSError, ValueError) as error:
             raise UsageError(f"--config {path}: {error}") from error
         base = path.parent if base is None else base

@@ -18,6 +18,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     Progress,
@@ -29,13 +30,14 @@ from rich.progress import (
 
 from bioelx_mcp.encoder import OnnxEncoder
 from bioelx_mcp.errors import BioelxError, InvalidArtifactError, UsageError
-from bioelx_mcp.generations import builder_lock
+from bioelx_mcp.generations import builder_lock, refuse_newer
 from bioelx_mcp.manifest import (
     IndexLayout,
     Manifest,
     encoder_checksum,
     write_atomically,
 )
+from bioelx_mcp.text import visible_line
 from index_builder.config import BuildConfig, Report, SourceConfig, file_stats, fingerprint
 from index_builder.downloads import Planned, fetch, plan_downloads, render_plan
 from index_builder.embed import embed_aliases, read_known_vectors
@@ -69,7 +71,7 @@ def build_index(config: BuildConfig) -> Manifest:
         UsageError: a source or an option is wrong; what was there before is untouched.
         MissingExtraError: a needed extra is not installed.
         MissingArtifactError: `encoder` is no encoder directory.
-        InvalidArtifactError: what an earlier run left is broken.
+        InvalidArtifactError: what an earlier run left is broken, or a newer version of this program made it.
     """
     if not config.sources_for("index"):
         raise UsageError('no source is used for the index: all say `use = "training"`')
@@ -86,6 +88,7 @@ def build_index(config: BuildConfig) -> Manifest:
         _refusals(config),
         _progress() as show,
     ):
+        refuse_newer(IndexLayout(config.out))
         config = _fetch(config, show)
         tables = _tables(config, config.sources_for("index"), config.layout.tables, show)
         encoder = config.encoder or _train(config, tables, show)
@@ -359,7 +362,8 @@ def _progress() -> Iterator[Callable[[str], Report]]:
         said: set[str] = set()
 
         def report(done: int, total: int, text: str) -> None:
-            bars.update(task, completed=done, total=total, description=text)
+            text = visible_line(text)  # names of files and sources stand in it
+            bars.update(task, completed=done, total=total, description=escape(text))
             if not console.is_terminal and done in (0, total) and text not in said:
                 said.add(text)
                 sys.stderr.write(f"{stage}: {text}\n")

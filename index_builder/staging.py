@@ -24,7 +24,12 @@ from bioelx_mcp.errors import UsageError
 from bioelx_mcp.language import normalize_language, speaks, wanted_languages
 from bioelx_mcp.manifest import write_atomically
 from bioelx_mcp.schema import ALIAS_KINDS
-from bioelx_mcp.text import MAX_NAME_LENGTH, normalize_alias, normalize_concept_id
+from bioelx_mcp.text import (
+    MAX_NAME_LENGTH,
+    normalize_alias,
+    normalize_concept_id,
+    visible_json,
+)
 from index_builder.config import Report
 from index_builder.sources import RAW_ALIASES, RAW_CONCEPTS, Block, Rejected, Rows, Source
 
@@ -321,10 +326,10 @@ def _write_shard(directory: Path, shard: list[Clean], before: Tally) -> Tally:
         rows = pa.array(np.arange(start, start + table.num_rows))
         setattr(after, what, start + table.num_rows)
         _write_parquet(table.append_column("row", rows), directory / f"{number}.{what}.parquet")
-    rejected = [json.dumps(asdict(one), ensure_ascii=False) for c in shard for one in c.rejected]
+    rejected = [visible_json(asdict(one)) for c in shard for one in c.rejected]
     write_atomically(directory / f"{number}.rejected.jsonl", "".join(f"{r}\n" for r in rejected))
     marker = {"tally": asdict(after), "counts": dict(counts)}
-    write_atomically(directory / f"{number}.json", json.dumps(marker, ensure_ascii=False))
+    write_atomically(directory / f"{number}.json", visible_json(marker))
     return after
 
 

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from bioelx_mcp.errors import UsageError
 from bioelx_mcp.manifest import ALIASES_SCHEMA, CONCEPTS_SCHEMA, write_atomically
 from bioelx_mcp.schema import ALIAS_KINDS
+from bioelx_mcp.text import visible_json
 from index_builder.config import MergeConfig
 from index_builder.identity import merge_ids
 from index_builder.staging import STAGED_ALIASES, STAGED_CONCEPTS, Staged
@@ -86,9 +87,7 @@ class _Merge:
         order = "concept, kind_order, language, text"
         self._write(directory / ALIASES_FILE, ALIASES_SCHEMA, "aliases", order)
         report = self._report(directory, conflicts)
-        write_atomically(
-            directory / REPORT_FILE, json.dumps(report, indent=1, ensure_ascii=False) + "\n"
-        )
+        write_atomically(directory / REPORT_FILE, visible_json(report, indent=1) + "\n")
         return report
 
     def _read(self, view: str, what: str, schema: pa.Schema) -> None:
@@ -309,11 +308,14 @@ class _Merge:
         counts = sum((staged.counts() for staged in self._sources), Counter[str]())
         examples: dict[str, list[str]] = {reason: [] for reason in sorted(counts)}
         paths = [path for staged in self._sources for path in staged.files("rejected")]
-        text = "".join(path.read_text(encoding="utf-8") for path in paths)
-        write_atomically(directory / REJECTED_FILE, text)
-        for row in map(json.loads, filter(None, text.split("\n"))):
-            if len(examples[row["reason"]]) < _EXAMPLES:
-                examples[row["reason"]].append(f"{row['where']}: {row['row']}")
+        with (directory / REJECTED_FILE).open("w", encoding="utf-8") as out:
+            for path in paths:
+                with path.open(encoding="utf-8") as lines:
+                    for line in lines:
+                        out.write(line)
+                        row = json.loads(line)
+                        if len(examples[row["reason"]]) < _EXAMPLES:
+                            examples[row["reason"]].append(f"{row['where']}: {row['row']}")
         return {r: {"rows": counts[r], "examples": told} for r, told in examples.items()}
 
     def _run(self, sql: str) -> None:

@@ -162,25 +162,28 @@ def test_a_folder_gives_its_files_by_language(tmp_path: Path) -> None:
     ]
 
 
+FORM = "not of the form CUI[|CUI]||mention"
+
+
 @pytest.mark.parametrize(
-    ("text", "where"),
+    ("text", "where", "what"),
     [
-        (b"C0000001||a\nC0000001|b\n", ":2"),
-        (b"\n\nno id||a\n", ":3"),
-        (b"C0000001| ||a\n", ":1"),
-        (b"||a\n", ":1"),
-        (b"C0000001|| \n", ":1"),
-        (b"C0000001||a||\xe9\n", ":1"),
+        (b"C0000001||a\nC0000001|b\n", ":2", FORM),
+        (b"\n\nno id||a\n", ":3", FORM),
+        (b"C0000001| ||a\n", ":1", FORM),
+        (b"||a\n", ":1", FORM),
+        (b"C0000001|| \n", ":1", FORM),
+        (b"C0000001||a||\xe9\n", ":1", "not UTF-8"),
     ],
 )
 def test_a_malformed_line_is_named_by_file_and_line(
-    tmp_path: Path, text: bytes, where: str
+    tmp_path: Path, text: bytes, where: str, what: str
 ) -> None:
     path = tmp_path / "de.txt"
     path.write_bytes(text)
     with pytest.raises(UsageError) as caught:
         read_xlbel(path)
-    assert str(caught.value).startswith(f"{path}{where}: not of the form CUI[|CUI]||mention")
+    assert str(caught.value).startswith(f"{path}{where}: {what}")
 
 
 def test_nothing_to_read_is_an_error(tmp_path: Path) -> None:

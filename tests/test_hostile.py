@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 import sys
 import unicodedata
 from collections.abc import Callable
@@ -14,10 +15,10 @@ from conftest import build_small
 from hostile import TEXTS
 from model_server import ModelServer, Reply, Script, vllm_reranker
 
-from bioelx_mcp.console import visible
 from bioelx_mcp.linker import Linker
 from bioelx_mcp.schema import Mention, Ranking
 from bioelx_mcp.settings import load_settings
+from bioelx_mcp.text import visible
 
 NAMES = [f"{text} fever {number}" for number, text in enumerate(TEXTS)]
 NEUTRAL = "The child had plain fever for a week."
@@ -167,6 +168,40 @@ def test_an_error_and_a_note_are_one_line_that_a_terminal_does_not_obey(
     result = cli("link", "red fever", "--ranker-url", server.url)
     assert "\\x1b[2J\\u202e out of order next" in result.err and result.code == 0
     assert seen(result.err.replace("\n", "")) == ""
+
+
+def test_a_build_of_hostile_sources_shows_and_leaves_nothing_that_a_terminal_obeys(
+    tmp_path: Path,
+) -> None:
+    """Good rows, rows that are set aside, and a file name of that kind: stdout, stderr and every text that is left."""
+    path = tmp_path / "names\x1b[2J\x9b31m\u202e[bold].jsonl"
+    rows: list[dict[str, object]] = [
+        {"concept_id": f"MADE:{number}", "name": name, "source": text[:40], "license": text[:40]}
+        for number, (text, name) in enumerate(zip(TEXTS, NAMES, strict=True))
+    ]
+    rows += [{"concept_id": f"{text} no id", "name": text} for text in TEXTS]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    command = [sys.executable, "-m", "bioelx_mcp", "build-index", "--encoder", "starter"]
+    command += ["--source", f"table={path}", "--out", str(tmp_path / "index")]
+    done = subprocess.run([*command, "--max-rejected", "1"], capture_output=True, check=True)
+    for told in (done.stdout, done.stderr):
+        assert seen(told.decode().replace("\n", "").replace("\t", "")) == ""
+    assert b"names\\x1b[2J\\x9b31m\\u202e[bold]" in done.stderr
+    tables = tmp_path / "index" / "build" / "tables"
+    aside = (tables / "rejected.jsonl").read_text().split("\n")[:-1]
+    assert len(aside) >= len(TEXTS) and all(json.loads(line)["row"] for line in aside)
+    texts = [
+        left
+        for left in (tmp_path / "index").rglob("*")
+        if left.suffix in (".json", ".jsonl", ".md", ".txt")
+        and left.name != "tokenizer.json"  # holds every character, and is ours
+    ]
+    assert len(texts) > 5 and tables / "report.json" in texts
+    for left in texts:
+        assert seen(left.read_text().replace("\n", "").replace("\t", "")) == "", left
+    stopped = subprocess.run(command, capture_output=True)  # too many rows are set aside
+    assert stopped.returncode == 2 and b"\\u202e" in stopped.stderr
+    assert seen(stopped.stderr.decode().replace("\n", "")) == ""
 
 
 def test_what_is_seen_stays_as_it_is() -> None:

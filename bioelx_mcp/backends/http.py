@@ -15,6 +15,7 @@ CONNECTIONS = 16
 _ATTEMPTS = 3  # of a request whose connection was dropped, or whose server is busy or still loading
 _PAUSE = 0.1  # seconds before the second, twice as long before the third
 _BUSY = (429, 502, 503)
+_MOST_ANSWER = 64 << 20  # bytes
 
 
 class HttpServer:
@@ -98,7 +99,7 @@ class HttpServer:
                 last = attempt + 1 == _ATTEMPTS
                 try:
                     async with asyncio.timeout(self._timeout):
-                        response = await self._client.request(method, where, json=body)
+                        response = await _whole(self._client, method, where, body)
                 except TimeoutError as error:
                     raise RankerBackendError(
                         f"{where} did not answer in time ({self._timeout:g} s)", silent=True
@@ -129,6 +130,19 @@ class HttpServer:
             raise RankerBackendError(
                 f"{where} did not answer with JSON: {response.text[:200]!r}"
             ) from error
+
+
+async def _whole(
+    client: httpx2.AsyncClient, method: str, where: str, body: dict[str, Any] | None
+) -> httpx2.Response:
+    """The answer with its content, which is read no further than any answer may go."""
+    async with client.stream(method, where, json=body) as response:
+        content = bytearray()
+        async for piece in response.aiter_bytes():
+            content += piece
+            if len(content) > _MOST_ANSWER:
+                raise RankerBackendError(f"{where}: an answer of over {_MOST_ANSWER >> 20} MiB")
+    return httpx2.Response(response.status_code, content=bytes(content), request=response.request)
 
 
 class ServerBackend:

@@ -12,8 +12,8 @@ import typer
 
 from bioelx_mcp import __version__
 from bioelx_mcp.cli import building, evaluating, indexes, linking, serving
-from bioelx_mcp.console import visible_line
 from bioelx_mcp.errors import BioelxError
+from bioelx_mcp.text import visible_line
 
 app = typer.Typer(
     help="Biomedical entity linking in any language.",

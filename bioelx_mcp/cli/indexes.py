@@ -8,10 +8,11 @@ import typer
 
 from bioelx_mcp.builder import ensure_starter_index
 from bioelx_mcp.cli.options import IndexOption, JsonOption, open_linker
-from bioelx_mcp.console import echo_json, echo_table, visible
+from bioelx_mcp.console import echo_json, echo_table
 from bioelx_mcp.errors import UsageError
 from bioelx_mcp.location import S3Url, parse_location
 from bioelx_mcp.settings import load_settings
+from bioelx_mcp.text import visible
 
 if TYPE_CHECKING:  # the command line starts without pyarrow
     from bioelx_mcp.manifest import IndexLayout, Manifest

@@ -1,6 +1,5 @@
 """What a run answered, mention by mention, as JSON lines: written as it goes, so that a killed run goes on."""
 
-import json
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -10,9 +9,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from bioelx_mcp.errors import UsageError, problems
 from bioelx_mcp.evaluation.datasets import Query
+from bioelx_mcp.evaluation.datasets.base import numbered_lines
 from bioelx_mcp.evaluation.metrics import Outcome
 from bioelx_mcp.manifest import write_atomically
 from bioelx_mcp.schema import RankedCandidate
+from bioelx_mcp.text import visible_json
 
 SHOWN = 10
 _WINDOW = 160  # characters of context kept on either side
@@ -115,16 +116,12 @@ def read_predictions(path: Path) -> list[Prediction]:
         UsageError: the file cannot be read, or a line is no prediction.
     """
     rows = []
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} cannot be read: {error}") from error
-    for number, line in enumerate(lines, 1):
+    for where, line in numbered_lines(path):
         try:
             rows.append(Prediction.model_validate_json(line))
         except ValidationError as error:
             field, what = problems(error)[0]
-            raise UsageError(f"{path}:{number}: no prediction: {field} {what}") from error
+            raise UsageError(f"{where}: no prediction: {field} {what}") from error
     return sorted(rows, key=lambda row: row.number)
 
 
@@ -141,13 +138,14 @@ class PredictionFile:
         if path is None:
             return
         if path.is_file():
-            for line in path.read_bytes().splitlines():
-                try:
-                    row = Prediction.model_validate_json(line)
-                except ValidationError:
-                    continue
-                if row.run == run and not row.degraded:
-                    self.rows.append(row)
+            with path.open("rb") as lines:
+                for line in lines:
+                    try:
+                        row = Prediction.model_validate_json(line)
+                    except ValidationError:
+                        continue
+                    if row.run == run and not row.degraded:
+                        self.rows.append(row)
         try:
             write_atomically(path, "".join(map(_line, self.rows)))
         except OSError as error:
@@ -178,4 +176,4 @@ def shown(candidates: Sequence[RankedCandidate], rank: int | None) -> tuple[Cand
 
 def _line(row: Prediction) -> str:
     fields: dict[str, Any] = row.model_dump(mode="json")
-    return json.dumps(fields, ensure_ascii=False) + "\n"
+    return visible_json(fields) + "\n"

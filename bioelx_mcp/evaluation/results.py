@@ -1,6 +1,5 @@
 """Results that were written: read back with their predictions, compared, and set beside published numbers."""
 
-import json
 import re
 import tomllib
 from collections.abc import Sequence
@@ -16,7 +15,9 @@ from bioelx_mcp.errors import UsageError
 from bioelx_mcp.evaluation.predictions import Prediction, read_predictions
 from bioelx_mcp.evaluation.run import FORMAT, finite
 from bioelx_mcp.evaluation.statistics import paired_test
+from bioelx_mcp.files import read_json
 from bioelx_mcp.manifest import write_atomically
+from bioelx_mcp.text import visible_json
 
 _SETS = re.compile("EMEA|Patent|Medline", re.IGNORECASE)
 
@@ -62,7 +63,7 @@ def write_result(path: Path, result: dict[str, Any]) -> None:
         UsageError: it cannot be written.
     """
     try:
-        write_atomically(path, json.dumps(finite(result), indent=1, ensure_ascii=False) + "\n")
+        write_atomically(path, visible_json(finite(result), indent=1) + "\n")
     except OSError as error:
         raise UsageError(f"--out {path}: {error}") from error
 
@@ -76,7 +77,7 @@ def read_runs(paths: Sequence[Path]) -> list[Run]:
     runs = []
     for path in paths:
         try:
-            result = json.loads(path.read_text(encoding="utf-8"))
+            result = read_json(path)
         except (OSError, ValueError) as error:
             raise UsageError(f"{path} cannot be read: {error}") from error
         theirs = result.get("format") if isinstance(result, dict) else None

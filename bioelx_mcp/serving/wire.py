@@ -9,7 +9,7 @@ from mcp.types import CallToolResult, TextContent
 from pydantic import BaseModel, ConfigDict, Field
 
 from bioelx_mcp.schema import Candidate, Concept, Ranking
-from bioelx_mcp.text import MAX_NAME_LENGTH, has_surrogate
+from bioelx_mcp.text import MAX_NAME_LENGTH, has_surrogate, spaced
 
 if TYPE_CHECKING:
     from bioelx_mcp.linker import Linker
@@ -18,7 +18,6 @@ MAX_CONTEXT = 4000
 _DEFINITION = 200  # characters of it where brevity counts
 _NAMES = 5  # of one language
 _XREFS = 20
-_CONTROLS = dict.fromkeys([*range(32), *range(127, 160)], " ")
 _NO_UNICODE = "a lone surrogate is no Unicode character"
 
 
@@ -265,5 +264,5 @@ def printable(text: str) -> str:
 
 
 def _line(text: str) -> str:
-    """A cell of the text form: no tab, line break or control, whatever a knowledge base or document says."""
-    return " ".join(text.translate(_CONTROLS).split())
+    """A cell of the text form: no tab, line break, control or direction mark, whatever a name or document says."""
+    return " ".join(spaced(text).split())

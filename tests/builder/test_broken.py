@@ -1,9 +1,12 @@
 """Full disks, missing rights and broken leftovers: one clear error, the index in service as it was, and a way on."""
 
+import json
 import os
 import resource
 import shutil
 import stat
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from operator import attrgetter
@@ -11,15 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import NAMES, build_small, write_tsv
+from conftest import NAMES, build_small, may_override, write_tsv
 
 import index_builder
 from bioelx_mcp.errors import InvalidArtifactError, UsageError
-from bioelx_mcp.manifest import Manifest
+from bioelx_mcp.generations import restore_generation
+from bioelx_mcp.index import AliasIndex
+from bioelx_mcp.manifest import SCHEMA_VERSION, IndexLayout, Manifest
 from builder.conftest import content
 
 Build = Callable[..., Manifest]
-NOT_ROOT = pytest.mark.skipif(os.geteuid() == 0, reason="root may read and write anywhere")
+NOT_ROOT = pytest.mark.skipif(may_override(), reason="root may read and write anywhere")
+SETPRIV = shutil.which("setpriv")
 
 
 MORE = [("MADE:4", f"name {number}", "en", "synonym", "made") for number in range(20)]
@@ -209,3 +215,70 @@ def test_a_missing_right_is_named_and_the_index_goes_on(
     assert content(tmp_path / "index") == before
     build(path)
     assert content(tmp_path / "index") == after
+
+
+@NOT_ROOT
+def test_a_directory_that_may_not_be_read_is_named(
+    grown: tuple[Path, dict[str, Any], dict[str, Any]], build: Build, tmp_path: Path
+) -> None:
+    path, before, _ = grown
+    tables = IndexLayout(tmp_path / "index").generations
+    tables.chmod(0)
+    path.chmod(0)
+    try:
+        with pytest.raises(InvalidArtifactError, match=r"lacks the generation .*build-index"):
+            AliasIndex(tmp_path / "index")
+        with pytest.raises(UsageError, match=r"names\.tsv.*Permission denied"):
+            build(path)
+    finally:
+        tables.chmod(stat.S_IRWXU)
+        path.chmod(stat.S_IRWXU)
+    assert content(tmp_path / "index") == before
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    os.geteuid() != 0 or not may_override() or SETPRIV is None,
+    reason="for root alone, who skips these tests, and with setpriv",
+)
+def test_root_without_its_powers_meets_missing_rights_as_others_do(tmp_path: Path) -> None:
+    assert SETPRIV is not None
+    here = Path(__file__)
+    command = [SETPRIV, "--bounding-set=-dac_override,-dac_read_search", sys.executable, "-m", "pytest"]  # fmt: skip
+    command += ["-p", "no:cacheprovider", "--basetemp", str(tmp_path / "tests"), "-rs", "-v"]
+    command += [str(here), str(here.with_name("test_generations.py"))]
+    command += ["-k", "missing_right_is or may_not_be_read or cannot_be_written_to_is_read"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=here.parents[2])
+    assert done.returncode == 0, done.stdout
+    assert " 5 passed" in done.stdout and "skipped" not in done.stdout, done.stdout
+
+
+@pytest.mark.parametrize("where", ["in service", "beside"])
+def test_an_index_of_a_newer_program_is_refused_and_not_touched(
+    grown: tuple[Path, dict[str, Any], dict[str, Any]], build: Build, tmp_path: Path, where: str
+) -> None:
+    path, *_ = grown
+    layout = IndexLayout(tmp_path / "index")
+    newer = json.loads(layout.manifest.read_text())
+    newer |= {"schema_version": SCHEMA_VERSION + 1, "shape": "unknown", "index_id": "newer-1"}
+    shutil.copytree(next(layout.generations.iterdir()), layout.generation("newer-1"))
+    layout.generation_manifest("newer-1").write_text(json.dumps(newer))
+    if where == "in service":
+        layout.manifest.write_text(json.dumps(newer))
+
+    def left() -> dict[str, Any]:
+        return {
+            str(one): (one.stat().st_mtime_ns, one.read_bytes())
+            for one in layout.root.rglob("*")
+            if one.is_file()
+        }
+
+    before = left()
+    with pytest.raises(InvalidArtifactError, match=r"upgrade bioelx-mcp, or build into another"):
+        build(path)
+    if where == "in service":
+        with pytest.raises(InvalidArtifactError, match=r"schema_version is .*upgrade bioelx-mcp"):
+            AliasIndex(layout.root)
+        with pytest.raises(InvalidArtifactError, match="upgrade bioelx-mcp"):
+            restore_generation(layout)
+    assert left() == before

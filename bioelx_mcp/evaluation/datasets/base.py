@@ -26,6 +26,8 @@ NOT_THERE = "kept without its offset: the text there differs"
 NO_ID = "left out: an annotation without an id"
 NO_MENTION = "left out: a line that annotates no mention"
 EMPTY = "left out: an annotation of no text"
+MOST_LINE = 16 << 20  # characters; a document is one at most
+MOST_WHOLE = 1 << 30  # bytes of a file that is parsed as a whole
 _BETWEEN_IDS = re.compile(r"[|,;+]")
 _NO_CONCEPT = {"", "-", "-1", "nil", "none", "null", "cuiless", "cui-less"}
 _MESH = re.compile(r"[CD]\d{6}(?:\d{3})?")  # a CUI has seven digits
@@ -87,7 +89,7 @@ def numbered_lines(path: Path) -> Iterator[tuple[str, str]]:
     """(place, line without its end) of a text file, plain or gzip.
 
     Raises:
-        UsageError: it cannot be read, or a line is not UTF-8.
+        UsageError: it cannot be read, or a line is not UTF-8 or longer than any may be.
     """
     try:
         with (
@@ -95,8 +97,12 @@ def numbered_lines(path: Path) -> Iterator[tuple[str, str]]:
             if path.suffix == ".gz"
             else path.open(encoding="utf-8", errors="surrogateescape", newline="\n")
         ) as lines:
-            for number, line in enumerate(lines, 1):
+            for number, line in enumerate(iter(lambda: lines.readline(MOST_LINE), ""), 1):
                 where = f"{path}:{number}"
+                if len(line) == MOST_LINE:
+                    raise malformed(
+                        where, f"a line of {MOST_LINE >> 20} Mi characters and more", line
+                    )
                 if has_surrogate(line):
                     raise malformed(where, "not UTF-8", line)
                 yield where, line.rstrip("\r\n")

@@ -6,6 +6,7 @@ from pathlib import Path
 from xml.etree.ElementTree import ParseError, iterparse
 
 from bioelx_mcp.evaluation.datasets.base import (
+    MOST_WHOLE,
     Query,
     Remark,
     files_of,
@@ -31,7 +32,10 @@ def read_mantra(path: Path, language: str, remark: Remark) -> Iterator[Query]:
 
 
 def _read(path: Path, language: str, remark: Remark) -> Iterator[Query]:
-    if b"<!ENTITY" in path.read_bytes():
+    if path.stat().st_size > MOST_WHOLE:
+        raise malformed(str(path), f"over {MOST_WHOLE >> 30} GiB long")
+    data = path.read_bytes()
+    if any("<!ENTITY".encode(code) in data for code in ("ascii", "utf-16-le", "utf-16-be")):
         raise malformed(str(path), "a file that declares entities is not read")
     named = _NAMED.search(path.name)
     text = unit = ""

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from bioelx_mcp.errors import UsageError, problems
 from bioelx_mcp.evaluation.datasets.base import (
+    MOST_WHOLE,
     NO_ID,
     Query,
     Remark,
@@ -19,6 +20,7 @@ from bioelx_mcp.evaluation.datasets.base import (
     numbered_lines,
     parse_gold,
 )
+from bioelx_mcp.files import read_json
 
 
 class _Line(BaseModel):
@@ -128,7 +130,7 @@ def read_bigbio(path: Path, language: str, remark: Remark) -> Iterator[Query]:
 def _documents(path: Path) -> Iterator[tuple[str, Any]]:
     if path.suffix == ".json":
         try:
-            documents = json.loads(path.read_bytes())
+            documents = read_json(path, MOST_WHOLE)
         except (OSError, ValueError) as error:
             raise UsageError(f"{path}: no JSON ({error})") from error
         if not isinstance(documents, list):
@@ -139,7 +141,7 @@ def _documents(path: Path) -> Iterator[tuple[str, Any]]:
         if line.strip():
             try:
                 yield where, json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise malformed(where, f"no JSON ({error})", line) from error
 
 

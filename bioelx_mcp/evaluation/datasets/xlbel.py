@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bioelx_mcp.errors import UsageError
-from bioelx_mcp.evaluation.datasets.base import Query, Remark
+from bioelx_mcp.evaluation.datasets.base import Query, Remark, malformed, numbered_lines
 from bioelx_mcp.schema import Mention
-from bioelx_mcp.text import has_surrogate, normalize_concept_id
+from bioelx_mcp.text import normalize_concept_id
 
 _TARGET = re.compile(r"<tgt>(.*?)</tgt>", re.DOTALL)
 _LOCAL_ID = re.compile(r"\S*\d\S*")
@@ -49,25 +49,21 @@ def _language(path: Path) -> str:
 
 
 def _read(path: Path, language: str) -> Iterator[Query]:
-    with path.open(encoding="utf-8", errors="surrogateescape") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            where = f"{path}:{number}"
-            fields = line.rstrip("\r\n").split("||", 2)
-            gold = [_gold_id(part) for part in fields[0].split("|")]
-            if len(fields) < 2 or None in gold or not fields[1].strip() or has_surrogate(line):
-                raise UsageError(
-                    f"{where}: not of the form CUI[|CUI]||mention[||context] in UTF-8: {line[:80]!a}"
-                )
-            context, start = _context(fields[2]) if len(fields) > 2 else ("", None)
-            yield Query(
-                Mention(fields[1], context, start),
-                frozenset(filter(None, gold)),
-                language,
-                where,
-                spans=() if start is None else ((start, start + len(fields[1])),),
-            )
+    for where, line in numbered_lines(path):
+        if not line.strip():
+            continue
+        fields = line.split("||", 2)
+        gold = [_gold_id(part) for part in fields[0].split("|")]
+        if len(fields) < 2 or None in gold or not fields[1].strip():
+            raise malformed(where, "not of the form CUI[|CUI]||mention[||context]", line)
+        context, start = _context(fields[2]) if len(fields) > 2 else ("", None)
+        yield Query(
+            Mention(fields[1], context, start),
+            frozenset(filter(None, gold)),
+            language,
+            where,
+            spans=() if start is None else ((start, start + len(fields[1])),),
+        )
 
 
 def _gold_id(text: str) -> str | None:
