@@ -18,6 +18,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from bioelx_mcp.errors import InvalidArtifactError, MissingArtifactError, problems
+from bioelx_mcp.files import parse_json, read_bytes
 from bioelx_mcp.text import TEXT_VERSION, visible_json
 
 SCHEMA_VERSION = 3
