@@ -19,9 +19,11 @@ from bioelx_mcp.settings import Settings
 
 
 @contextmanager
-def running(settings: Settings) -> Iterator[str]:
-    """The address of a server in a thread, without a path."""
+def running(settings: Settings, buffer: int = 0) -> Iterator[str]:
+    """The address of a server in a thread, without a path; the system keeps so many bytes that are not read."""
     listening = socket.create_server(("127.0.0.1", 0))
+    if buffer:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
     server = uvicorn.Server(http_config(settings))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import unicodedata
@@ -199,6 +200,7 @@ def test_a_build_of_hostile_sources_shows_and_leaves_nothing_that_a_terminal_obe
     assert len(texts) > 5 and tables / "report.json" in texts
     for left in texts:
         assert seen(left.read_text().replace("\n", "").replace("\t", "")) == "", left
+    shutil.rmtree(tmp_path / "index")
     stopped = subprocess.run(command, capture_output=True)  # too many rows are set aside
     assert stopped.returncode == 2 and b"\\u202e" in stopped.stderr
     assert seen(stopped.stderr.decode().replace("\n", "")) == ""

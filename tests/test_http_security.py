@@ -187,3 +187,43 @@ def test_two_lengths_in_one_request_are_refused(base: str) -> None:
     lengths = b"Content-Length: 4\r\nContent-Length: 40\r\n"
     smuggled = b"POST /mcp HTTP/1.1\r\nHost: localhost\r\n" + lengths + b"\r\n{}{}"
     assert b" 400 " in say(base, smuggled).splitlines()[0]
+
+
+@pytest.mark.skipif(not Path("/proc/self/net/tcp").exists(), reason="reads /proc")
+@pytest.mark.parametrize("progress", [False, True])
+def test_who_does_not_take_an_answer_away_is_cut_off(
+    served: Path, monkeypatch: pytest.MonkeyPatch, progress: bool
+) -> None:
+    """An answer, or progress and an answer, larger than what the system keeps, over a connection that never reads."""
+    for name in ("HEAD_SECONDS", "ANSWER_SECONDS"):
+        monkeypatch.setattr(http, name, 0.5)
+    monkeypatch.setattr(guard, "ANSWER_SECONDS", 0.5)
+    asked = call([f"red fever {number} " + "é" * 480 for number in range(250)])
+    if progress:
+        asked["params"]["_meta"] = {"progressToken": 1}
+    body = json.dumps(asked).encode()
+    head = "".join(f"{name}: {value}\r\n" for name, value in HEADERS.items())
+    request = f"POST /mcp HTTP/1.1\r\nHost: localhost\r\n{head}Content-Length: {len(body)}\r\n\r\n"
+    with running(load_settings(index=served, time_limit=20), buffer=4096) as base:
+        wait_ready(base)
+        host, port = base.removeprefix("http://").split(":")
+
+        with socket.socket() as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.connect((host, int(port)))
+            ends = f":{int(port):04X}", f":{connection.getsockname()[1]:04X}"
+
+            def held() -> bool:
+                """Whether the server's end of this connection is open, and not left to the system to bury."""
+                lines = Path("/proc/self/net/tcp").read_text().splitlines()[1:]
+                rows = (line.split()[1:4] for line in lines)
+                return (*ends, "01") in (
+                    (own[-5:], other[-5:], state) for own, other, state in rows
+                )
+
+            connection.sendall(request.encode() + body)
+            assert held()
+            end = time.monotonic() + 60
+            while held():
+                assert time.monotonic() < end, "the answer still waits for its reader"
+                time.sleep(0.2)

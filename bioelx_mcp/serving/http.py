@@ -9,6 +9,7 @@ import logging
 import os
 import socket
 import tempfile
+from collections.abc import Callable
 from functools import partial
 
 import uvicorn
@@ -23,7 +24,7 @@ from uvicorn.supervisors import Multiprocess
 from bioelx_mcp.errors import UsageError
 from bioelx_mcp.server import build_server
 from bioelx_mcp.serving import metrics
-from bioelx_mcp.serving.guard import HEALTH_PATH, MCP_PATH, Guard
+from bioelx_mcp.serving.guard import ANSWER_SECONDS, HEALTH_PATH, MCP_PATH, Guard
 from bioelx_mcp.serving.logs import OURS, set_up_logging
 from bioelx_mcp.serving.state import LinkerState
 from bioelx_mcp.settings import Settings
@@ -160,28 +161,33 @@ def _listen(settings: Settings) -> socket.socket:
 
 
 class HeadInTime(H11Protocol):
-    """uvicorn's protocol, which waits for the head of a request for ever, with a limit to that."""
+    """uvicorn's protocol, which waits for ever for the head of a request and for an answer to be taken away, with
+    limits to both."""
 
     _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._await_head()
+        self._later(HEAD_SECONDS, self._check)
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        self._await_head()
+        self._later(HEAD_SECONDS, self._check)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._timer is not None:
             self._timer.cancel()
         super().connection_lost(exc)
 
-    def _await_head(self) -> None:
+    def _later(self, seconds: float, what: Callable[[], None]) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self.loop.call_later(HEAD_SECONDS, self._check_head)
+        self._timer = self.loop.call_later(seconds, what)
 
-    def _check_head(self) -> None:
+    def _check(self) -> None:
         if self.cycle is None or self.cycle.response_complete:
             self.transport.close()
+        if self.transport.is_closing():  # once what was written has been read, if it ever is
+            self._later(ANSWER_SECONDS, self.transport.abort)
+        else:
+            self._later(HEAD_SECONDS, self._check)
