@@ -67,6 +67,11 @@ def test_a_benchmark_that_is_parsed_whole_is_no_larger_than_may_be(
         (tmp_path / name).write_bytes(b" " * (1 << 20) + b"[]")
         with pytest.raises(UsageError, match=r"x\.(json|xml): .*over"):
             read_dataset(dataset, tmp_path / name)
+    (tmp_path / "x.ann").touch()
+    with (tmp_path / "x.txt").open("wb") as file:
+        file.truncate(MOST_BYTES + 1)
+    with pytest.raises(UsageError, match=r"x\.ann lacks its text x\.txt: it is over 64 MiB"):
+        read_dataset("brat", tmp_path / "x.ann")
     (tmp_path / "deep.json").write_text("[" * 200_000)
     with pytest.raises(UsageError, match="nested too deeply"):
         read_dataset("bigbio", tmp_path / "deep.json")

@@ -198,13 +198,14 @@ def test_who_does_not_take_an_answer_away_is_cut_off(
     for name in ("HEAD_SECONDS", "ANSWER_SECONDS"):
         monkeypatch.setattr(http, name, 0.5)
     monkeypatch.setattr(guard, "ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr(guard, "BODY_SECONDS", 1.0)
     asked = call([f"red fever {number} " + "é" * 480 for number in range(250)])
     if progress:
         asked["params"]["_meta"] = {"progressToken": 1}
     body = json.dumps(asked).encode()
     head = "".join(f"{name}: {value}\r\n" for name, value in HEADERS.items())
     request = f"POST /mcp HTTP/1.1\r\nHost: localhost\r\n{head}Content-Length: {len(body)}\r\n\r\n"
-    with running(load_settings(index=served, time_limit=20), buffer=4096) as base:
+    with running(load_settings(index=served, time_limit=10), buffer=4096) as base:
         wait_ready(base)
         host, port = base.removeprefix("http://").split(":")
 

@@ -20,6 +20,7 @@ from bioelx_mcp.evaluation.datasets.base import (
     numbered_lines,
     parse_gold,
 )
+from bioelx_mcp.files import read_small
 
 _CUI = re.compile(r"C\d{7}|CUI-?less", re.IGNORECASE)
 _NOTE_GROUP = re.compile(r'"([A-Z]{4})"\s*$')  # ... ,"DISO"
@@ -60,8 +61,8 @@ def _language(path: Path) -> str:
 def _read(path: Path, language: str, remark: Remark) -> Iterator[Query]:
     text = path.with_suffix(".txt")
     try:
-        context = text.read_bytes().decode()  # as it is: offsets count every character
-    except (OSError, UnicodeDecodeError) as error:
+        context = read_small(text)  # as it is: offsets count every character
+    except (OSError, ValueError) as error:
         raise UsageError(f"{path} lacks its text {text.name}: {error}") from error
     marks: dict[str, tuple[str, str, list[Span], str]] = {}
     ids: dict[str, set[str]] = defaultdict(set)
