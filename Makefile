@@ -84,7 +84,8 @@ bench-retriever: $(BIN)/.dev ## the retriever beside its peers over one table of
 bench-training: $(BIN)/.dev ## train the shipped encoder anew (hours), its int8, ablations
 	$(BIN)/bioelx-mcp build-index --config examples/shipped-encoder.toml
 	$(BIN)/bioelx-mcp build-index --config examples/shipped-encoder-2.toml
-	$(BIN)/python benchmarks/encoders.py int8 --build build/shipped-encoder-2/build --shared $(SHARED) --out benchmarks/results/encoders.json
+	$(BIN)/bioelx-mcp build-index --config examples/shipped-encoder-3.toml
+	$(BIN)/python benchmarks/encoders.py int8 --build build/shipped-encoder-3/build --shared $(SHARED) --out benchmarks/results/encoders.json
 	$(BIN)/python benchmarks/ablation.py choices --build build/shipped-encoder-2/build --shared $(SHARED)
 	$(BIN)/python benchmarks/ablation.py wikidata --build build/shipped-encoder-2/build --shared $(SHARED)
 
@@ -93,8 +94,9 @@ bench-sources: $(BIN)/.dev ## reading: a UMLS release of 5 million rows, a Wikid
 	$(BIN)/python benchmarks/wikidata_dump.py --gigabytes 2 --out benchmarks/results/wikidata_dump.json
 	$(BIN)/python benchmarks/folding.py --shared $(SHARED)
 
-bench-scale: $(BIN)/.dev ## synthetic indexes of 10 thousand to 5 million aliases: time, memory, recall; hours
+bench-scale: $(BIN)/.dev ## synthetic indexes of 10 thousand to 5 million aliases: time, memory, recall; one from a file to the end; hours
 	$(BIN)/python benchmarks/scale.py --out benchmarks/results/scale.json
+	$(BIN)/python benchmarks/end_to_end.py --out benchmarks/results/end_to_end.json
 
 bench-remote: $(BIN)/.dev ## an index on object storage beside the same in a directory (INDEX)
 	$(BIN)/python benchmarks/remote.py --index $(or $(INDEX),build/open-kb) --out benchmarks/results/remote.json

@@ -1,7 +1,7 @@
 """What the shipped encoder costs and what its int8 weights lose.
 
     python benchmarks/encoders.py speed --shared ../shared/data
-    python benchmarks/encoders.py int8 --shared ../shared/data --build build/shipped-encoder-2/build
+    python benchmarks/encoders.py int8 --shared ../shared/data --build build/shipped-encoder-3/build
 
 `speed`, one thread: mentions of XL-BEL one by one and in batches of 1,024, against a model of XLM-R base's size (random
 weights cost the same) in PyTorch and in ONNX Runtime, all fed by our tokenizer; medians, taken in turns. `int8`: the
