@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from bioelx_mcp.errors import UsageError
 from index_builder.whitening import whitening
@@ -10,11 +11,12 @@ RNG = np.random.default_rng(0)
 VECTORS = (RNG.normal(size=(5000, 8)) * [9, 5, 3, 2, 1, 1, 0.5, 0.1] + 1).astype(np.float32)
 
 
-def moment(power: float, dimensions: int = 0) -> np.ndarray:
-    """The second moment of the vectors behind the map."""
-    mapped = VECTORS @ whitening(VECTORS, power, dimensions)
-    product: np.ndarray = mapped.T @ mapped / len(mapped)
-    return product / product[0, 0]
+def moment(power: float) -> NDArray[np.float32]:
+    """The second moment of the vectors behind the map, its first entry 1."""
+    mapped = VECTORS @ whitening(VECTORS, power, 0)
+    product: NDArray[np.float32] = mapped.T @ mapped
+    product /= product[0, 0]
+    return product
 
 
 def test_the_power_decides_how_even_the_directions_become() -> None:
