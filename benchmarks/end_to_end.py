@@ -1,6 +1,6 @@
 """A whole build at size: synthetic names of real shape, from a file to an index in service, stage by stage.
 
-    python benchmarks/end_to_end.py --aliases 5000000 --out benchmarks/results/end_to_end.json
+    python benchmarks/end_to_end.py --out benchmarks/results/end_to_end.json [--encoder DIRECTORY] [--aliases 5000000]
 
 Names are those of `scale.py`, about seven to a concept, in a Parquet table as a user would bring it; the build is
 `bioelx-mcp build-index` with the encoder that ships, in a process of its own. Each stage is told with its
@@ -10,6 +10,7 @@ seconds, its CPU seconds, and the most memory of all processes meanwhile (PSS: p
 import argparse
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from scale import ALIASES_A_CONCEPT, PREFIXES, SOURCES, Names
 from bioelx_mcp.evaluation.run import checkout_commit
 
 BLOCK = 200_000  # names that are written at once
+STAGE = re.compile(r"[a-z ]+: ")  # what the builder says, not what its libraries warn of
 CONFIG = """name = "synthetic"
 out = "index"
 encoder = "{encoder}"
@@ -80,7 +82,7 @@ def build(work: Path) -> list[dict[str, Any]]:
             ended = process.poll() is not None
             members = family() - {os.getpid()}
             most = max(most, sum(held(member)[0] for member in members))
-            lines = log.read_text().splitlines()
+            lines = [line for line in log.read_text().splitlines() if STAGE.match(line)]
             if len(lines) > seen or ended:
                 now, cpu = time.perf_counter(), cpu_seconds(members) if not ended else spent
                 told = {
@@ -130,6 +132,7 @@ def main() -> int:
         "commit": checkout_commit(),
         "cores": os.cpu_count(),
         "rows": args.aliases,
+        "encoder": args.encoder,
         "stages": stages,
         "memory_mb": max(stage["memory_mb"] for stage in stages),
         "manifest": {
