@@ -223,11 +223,13 @@ def _train(config: BuildConfig, tables: str, show: Callable[[str], Report]) -> P
             write_card(layout.training, directory, config.train, name)
     report(1, 1, "trained")
     report = show("encoder")
-    shape = (config.quantize, config.whitening, config.dimensions)
-    with _stage(layout.encoder, fingerprint("encoder", stamp, tables, shape)) as work:
+    # What is whitened depends on the names that are searched; else the encoder stays when only these change.
+    whitened = (tables, config.whitening, config.dimensions)
+    shape = whitened if config.whitening or config.dimensions else ()
+    with _stage(layout.encoder, fingerprint("encoder", stamp, config.quantize, *shape)) as work:
         if work:
             report(0, 1, "exporting")
-            indexed = read_names(layout.tables, {})
+            searched = read_names(layout.tables, {}) if shape else names
             export_encoder(
                 layout.training / "model",
                 layout.encoder / "onnx",
@@ -235,7 +237,7 @@ def _train(config: BuildConfig, tables: str, show: Callable[[str], Report]) -> P
                 pooling=config.train.pooling,
                 max_length=config.train.max_length,
                 quantize=config.quantize,
-                samples=sample_texts(indexed, _SAMPLES, exponent=1.0, seed=config.train.seed),
+                samples=sample_texts(searched, _SAMPLES, exponent=1.0, seed=config.train.seed),
                 whiten=config.whitening,
                 dimensions=config.dimensions,
             )
