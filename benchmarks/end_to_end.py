@@ -22,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from memory import family, held
+from results_file import tell
 from scale import ALIASES_A_CONCEPT, PREFIXES, SOURCES, Names
 
 from bioelx_mcp.evaluation.run import checkout_commit
@@ -142,10 +143,7 @@ def main() -> int:
         "index_mb": sum(manifest["files"].values()) / 1e6,
         "disk_mb": sum(p.stat().st_size for p in args.work.rglob("*") if p.is_file()) / 1e6,
     }
-    text = json.dumps(told, indent=1) + "\n"
-    sys.stdout.write(text)
-    if args.out:
-        args.out.write_text(text, encoding="utf-8")
+    tell(told, args.out)
     if not args.keep:
         shutil.rmtree(args.work)
     return 0

@@ -8,7 +8,6 @@ compared with FAISS over the same vectors, flat and HNSW, one thread each: 256 h
 """
 
 import argparse
-import json
 import resource
 import subprocess
 import sys
@@ -20,6 +19,7 @@ import numpy as np
 from memory import resident_mb
 from numpy.typing import NDArray
 from peers import rapidfuzz, tfidf
+from results_file import tell
 
 from bioelx_mcp.evaluation.datasets import read_xlbel
 from bioelx_mcp.index import AliasIndex
@@ -119,10 +119,7 @@ def main() -> int:
         search = peer(names, index.alias_concept)
         told[f"one_{peer.__name__}"] = one_by_one(lambda text: list(search([text])), some[:60])  # noqa: B023
     told["dense"] = dense_searches(index, some)
-    text = json.dumps(told, indent=1) + "\n"
-    sys.stdout.write(text)
-    if args.out:
-        args.out.write_text(text, encoding="utf-8")
+    tell(told, args.out)
     return 0
 
 

@@ -8,7 +8,6 @@ meet the same load. `cold`: the first searches of a process, `warm`: once it has
 """
 
 import argparse
-import json
 import os
 import shutil
 import sys
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from results_file import tell
 
 from bioelx_mcp.index import AliasIndex
 from bioelx_mcp.location import S3Url, parse_location
@@ -122,10 +122,7 @@ def main() -> int:
             server.files().create_dir(url.bucket)
             os.environ.update(server.environment)
         told = measure(args.index, url, work / "cache", args.names)
-    text = json.dumps(told, indent=1) + "\n"
-    sys.stdout.write(text)
-    if args.out:
-        args.out.write_text(text, encoding="utf-8")
+    tell(told, args.out)
     return 0
 
 
