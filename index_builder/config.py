@@ -177,7 +177,7 @@ class MergeConfig(_Model):
     max_rejected: float = Field(
         default=0.01, ge=0, le=1
     )  # share of a source's rows, or names, that may be bad
-    memory_mb: int = Field(default=1500, ge=100)  # what the merge may take; beyond it works on disk
+    memory_mb: int = Field(default=1500, ge=256)  # what the merge may take; beyond it works on disk
     workers: int = Field(default=0, ge=0)  # processes that read a large source; 0: one a core
 
 

@@ -33,6 +33,7 @@ REPORT_FILE = "report.json"
 REJECTED_FILE = "rejected.jsonl"
 _ROW_GROUP = 100_000
 _EXAMPLES = 20
+_ROWS_PER_MB = 1000  # that are grouped at once
 _ORIGIN_BITS = 40  # an alias's place is origin * 2 ** 40 + row: all sources in one order
 
 
@@ -42,7 +43,7 @@ def build_tables(
     """Merge staged sources into the two tables and the report; the report is returned.
 
     Raises:
-        UsageError: no alias is left.
+        UsageError: no alias is left, or the memory that the merge may take is too little.
     """
     config = config or MergeConfig()
     directory.mkdir(parents=True, exist_ok=True)
@@ -56,6 +57,10 @@ def build_tables(
         with duckdb.connect(config=settings) as database:
             merge = _Merge(database, sources, config)
             return merge.write(directory)
+    except duckdb.OutOfMemoryException as error:
+        raise UsageError(
+            f"merging needs more memory than merge.memory_mb, {config.memory_mb}: set it higher"
+        ) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -152,13 +157,17 @@ class _Merge:
             FROM staged_names JOIN provenance USING (source, license)
                 LEFT JOIN identity ON identity.id = concept_id"""
         )
-        self._run(
-            f"""CREATE TABLE names AS
-            SELECT concept_id, normalized, language, arg_min(text, place) AS text, min(kind) AS kind,
-                coalesce(arg_min(disambiguation, place) FILTER (disambiguation <> ''), '') AS disambiguation,
-                bitstring_agg(code, 0, {last}) AS codes
-            FROM said GROUP BY ALL"""
-        )
+        # What an aggregate holds of texts stays in memory: so many concepts at a time as there is room for.
+        (said,) = self._row("SELECT count(*) FROM staged_names")
+        parts = 1 + said // (self._config.memory_mb * _ROWS_PER_MB)
+        for part in range(parts):
+            self._run(
+                f"""{"INSERT INTO names" if part else "CREATE TABLE names AS"}
+                SELECT concept_id, normalized, language, arg_min(text, place) AS text, min(kind) AS kind,
+                    coalesce(arg_min(disambiguation, place) FILTER (disambiguation <> ''), '') AS disambiguation,
+                    bitstring_agg(code, 0, {last}) AS codes
+                FROM said WHERE hash(concept_id) % {parts} = {part} GROUP BY ALL"""
+            )
         # A name without a language counts where no name says the same in one.
         self._run(
             """DELETE FROM names AS bare WHERE language = '' AND EXISTS (

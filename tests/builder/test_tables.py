@@ -15,7 +15,10 @@ from bioelx_mcp.manifest import ALIASES_SCHEMA, CONCEPTS_SCHEMA
 from bioelx_mcp.schema import ALIAS_KINDS, Alias, Concept
 from bioelx_mcp.text import normalize_alias
 from builder.conftest import tables_of
+from index_builder.config import MergeConfig
 from index_builder.sources import Block, Rows, Source
+from index_builder.staging import stage_source
+from index_builder.tables import build_tables
 
 A, B = "MADE:1", "MADE:2"
 Record = Alias | Concept | dict[str, Any]
@@ -289,3 +292,29 @@ def test_whatever_comes_the_tables_hold_each_name_once_sorted_and_byte_for_byte_
     before = [path.read_bytes() for path in files]
     Tables(directory, *sources)
     assert [path.read_bytes() for path in files] == before
+
+
+def test_grouping_in_parts_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [
+        Alias(f"MADE:{i % 200}", f"name {i % 150}", ("en", "de", "")[i % 3]) for i in range(1000)
+    ]
+    whole = Tables(tmp_path / "whole", made(*names))
+    monkeypatch.setattr("index_builder.tables._ROWS_PER_MB", 1)  # four parts, of 256 names at most
+    parts = Tables(tmp_path / "parts", made(*names), memory_mb=256)
+    assert parts.aliases.equals(whole.aliases)
+    assert parts.concepts.equals(whole.concepts)
+    assert parts.report == whole.report
+
+
+def test_too_little_memory_is_told_with_the_setting(
+    tmp_path: Path,
+) -> None:
+    staged = stage_source(
+        made(*(Alias(f"MADE:{i}", f"name {i}", "en") for i in range(20_000))),
+        tmp_path / "source",
+        workers=1,
+        max_rejected=0,
+        report=lambda *_: None,
+    )
+    with pytest.raises(UsageError, match=r"merge\.memory_mb, 1: set it higher"):
+        build_tables([staged], tmp_path, MergeConfig.model_construct(memory_mb=1))
