@@ -84,7 +84,7 @@ class OnnxEncoder:
     def dimension(self) -> int:
         return self.config.dimension
 
-    def encode(self, texts: Sequence[str], *, batch_size: int = 64) -> NDArray[np.float32]:
+    def encode(self, texts: Sequence[str], *, batch_size: int = 32) -> NDArray[np.float32]:
         """Float32 (len(texts), dimension), rows of unit norm; texts are batched by length."""
         vectors = np.empty((len(texts), self.config.dimension), dtype=np.float32)
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))

@@ -108,6 +108,9 @@ class AliasIndex:
         self._keys: NDArray[np.int64] = aliases["key"].to_numpy()
         self._key_rows: NDArray[np.int32] = aliases["key_row"].to_numpy()
         self.concepts = concepts
+        self._labels = [
+            concepts[name] for name in ("concept_id", "preferred_name", "semantic_types")
+        ]
         self.alias_renown: NDArray[np.float32] = aliases["renown"].to_numpy()
         self._alias_grams: NDArray[np.float32] = aliases["grams"].to_numpy()
         self._id_keys: NDArray[np.int64] = ids["key"].to_numpy()
@@ -128,9 +131,8 @@ class AliasIndex:
 
     def label(self, row: int) -> tuple[str, str, tuple[str, ...]]:
         """Id, preferred name and semantic types of the concept of a row: what a candidate shows, without the rest."""
-        columns = (self.concepts[name] for name in ("concept_id", "preferred_name"))
-        concept_id, name = (column[row].as_py() for column in columns)
-        return concept_id, name, tuple(self.concepts["semantic_types"][row].as_py())
+        concept_id, name, types = (column[row].as_py() for column in self._labels)
+        return concept_id, name, tuple(types)
 
     def hit(self, row: int, channel: Channel, similarity: float) -> AliasHit:
         """What is shown of the alias of a row that a channel found."""

@@ -26,14 +26,15 @@ from bioelx_mcp.vectors import Near
 from bioelx_mcp.weak import weakly
 
 MAX_CANDIDATES = 1000
-# Aliases that the dense channel is asked for: about as many as the concepts wanted have, and never few, so that a
-# longer list begins as a shorter one does.
-_HITS_PER_CANDIDATE = 8
-_LEAST_HITS = 256
-_LEXICAL_HITS = 128  # beyond them spelling says nothing (benchmarks/LOG.md)
+# Aliases that the dense channel is asked for: more of them make the first concepts no better, and where they are of
+# too few concepts it is asked again. Beyond so many of the lexical channel spelling says nothing (benchmarks/LOG.md).
+_HITS_PER_CANDIDATE = 4
+_LEAST_HITS = 128
+_LEXICAL_HITS = 64
 # What the abbreviation's own similarities are worth beside those of its definition.
 _SHORT_FORM = 0.9
-_BATCH = 64
+_BATCH = 256  # mentions at most of one search; a thread each
+_LEAST_BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -82,11 +83,14 @@ class Retriever:
         for mention in mentions:
             check_mention(mention.text)
         scope = self.index.scope(filters) if filters else None
-        batches = [mentions[start : start + _BATCH] for start in range(0, len(mentions), _BATCH)]
+        limit = min(limit, self.index.manifest.concepts if scope is None else scope.concept_count)
+        cores = os.cpu_count() or 1
+        size = min(_BATCH, max(_LEAST_BATCH, -(-len(mentions) // cores)))
+        batches = [mentions[start : start + size] for start in range(0, len(mentions), size)]
         if len(batches) <= 1:
             return self._search_batch(mentions, limit, scope) if batches else []
         # Encoder, Lance and tantivy work outside of Python's lock.
-        with ThreadPoolExecutor(os.cpu_count()) as threads:
+        with ThreadPoolExecutor(cores) as threads:
             found = threads.map(lambda batch: self._search_batch(batch, limit, scope), batches)
             return [candidates for batch in found for candidates in batch]
 
@@ -138,14 +142,12 @@ class Retriever:
         self, query: Query, near: Sequence[Near], limit: int, scope: Scope | None
     ) -> list[Candidate]:
         """The candidates of one mention; asks for more aliases until there are enough concepts."""
-        manifest = self.index.manifest
-        held = (manifest.concepts, manifest.aliases)
-        concepts, aliases = held if scope is None else (scope.concept_count, scope.size)
-        wanted, hits = min(limit, concepts), _dense_hits(limit)
+        aliases = self.index.manifest.aliases if scope is None else scope.size
+        hits = _dense_hits(limit)
         while True:
             evidence = self.gather(query, near, scope)
             fused = fuse(evidence)
-            if len(fused.places) >= wanted or hits >= aliases:
+            if len(fused.places) >= limit or hits >= aliases:
                 break
             hits *= 8
             near = self.index.search_dense(query.vectors, hits, scope)

@@ -109,29 +109,39 @@ def _export_graph(
 def _quantize(path: Path) -> None:
     """Store every large weight as int8 with a scale a row or column; the arithmetic stays float32.
 
-    The runtime folds `Cast` and `Mul` back into float weights when it loads the graph. Unlike dynamic
-    quantisation this leaves a text's vector independent of the texts it is batched with.
+    The runtime folds `Cast` and `Mul` back into float weights when it loads the graph; those of an embedding stand
+    behind its lookup, so that it stays small. Unlike dynamic quantisation this leaves a text's vector independent
+    of the texts it is batched with.
     """
     model = onnx.load(str(path))
     graph = model.graph
-    nodes = []
+    nodes = list(graph.node)
+    lookups = {node.input[0]: node for node in nodes if node.op_type == "Gather"}
     for weight in [w for w in graph.initializer if len(w.dims) == 2 and np.prod(w.dims) >= 4096]:
-        values = numpy_helper.to_array(weight)
-        axis = 1 if values.shape[0] > 4 * values.shape[1] else 0  # an embedding: a scale a token
+        name, values = weight.name, numpy_helper.to_array(weight)
+        lookup = lookups.get(name)
+        axis = 0 if lookup is None else 1  # of an embedding: a scale a token
         scale = np.maximum(np.abs(values).max(axis=axis, keepdims=True) / 127.0, 1e-12)
         small = np.clip(np.round(values / scale), -127, 127).astype(np.int8)
-        name = weight.name
         graph.initializer.remove(weight)
-        graph.initializer.append(numpy_helper.from_array(small, f"{name}.int8"))
-        graph.initializer.append(numpy_helper.from_array(scale.astype(np.float32), f"{name}.scale"))
-        cast = onnx.helper.make_node(
-            "Cast", [f"{name}.int8"], [f"{name}.cast"], to=onnx.TensorProto.FLOAT
-        )
-        nodes += [
-            cast,
-            onnx.helper.make_node("Mul", [f"{name}.cast", f"{name}.scale"], [name]),
-        ]
-    rest = list(graph.node)
+        parts = {f"{name}.int8": small, f"{name}.scale": scale.astype(np.float32)}
+        graph.initializer.extend(numpy_helper.from_array(part, key) for key, part in parts.items())
+        if lookup is None:
+            nodes[:0] = _dequantized(f"{name}.int8", f"{name}.scale", name)
+        else:
+            taken = [
+                onnx.helper.make_node("Gather", [key, lookup.input[1]], [f"{key}.row"])
+                for key in parts
+            ]
+            floats = _dequantized(f"{name}.int8.row", f"{name}.scale.row", lookup.output[0])
+            at = nodes.index(lookup)
+            nodes[at : at + 1] = [*taken, *floats]
     del graph.node[:]
-    graph.node.extend(nodes + rest)
+    graph.node.extend(nodes)
     onnx.save(model, str(path))
+
+
+def _dequantized(small: str, scale: str, output: str) -> list[onnx.NodeProto]:
+    """The nodes that multiply int8 values by their scale."""
+    cast = onnx.helper.make_node("Cast", [small], [f"{small}.cast"], to=onnx.TensorProto.FLOAT)
+    return [cast, onnx.helper.make_node("Mul", [f"{small}.cast", scale], [output])]

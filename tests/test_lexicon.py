@@ -34,7 +34,7 @@ def test_names_that_share_grams_come_best_first_and_equal_ones_in_their_order(
     found = Lexicon(directory)
     assert found.size == len(NAMES)
     assert found.search(character_grams("red fever"), 10).tolist()[:2] == [0, 3]
-    assert set(found.search(character_grams("red fever"), 10).tolist()) == {0, 1, 3}  # not by `re`
+    assert set(found.search(character_grams("red fever"), 10).tolist()) == {0, 3}  # not by `red`
     every = found.search(character_grams("red fever"), 10, np.unique(FACETS))
     assert set(every.tolist()) == {0, 1, 3, 6}
     assert found.search(character_grams("梗塞"), 3).tolist() == [4]
