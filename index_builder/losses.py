@@ -1,4 +1,4 @@
-"""The two losses of self-alignment; both see 2n names, and never push homonyms apart.
+"""The two losses of self-alignment; both see 2n names, and never push apart concepts that share a name.
 
 Multi-similarity with online hard-pair mining: Liu et al. 2021, "Self-alignment pretraining for biomedical
 entity representations", section 2. InfoNCE: van den Oord et al. 2018.
@@ -15,9 +15,12 @@ from index_builder.config import TrainConfig
 
 
 class PairLoss(Protocol):
-    """Scalar loss of unit vectors (2n, d), concept labels (2n,) and name keys (2n,); rows i and n+i are a pair."""
+    """Scalar loss of unit vectors (2n, d); rows i and n+i are a pair.
 
-    def __call__(self, vectors: Tensor, labels: Tensor, keys: Tensor) -> Tensor: ...
+    `labels` (2n,) are their concepts; `homonyms`, bool (2n, 2n), says whose concepts share a name.
+    """
+
+    def __call__(self, vectors: Tensor, labels: Tensor, homonyms: Tensor) -> Tensor: ...
 
 
 class MultiSimilarity(nn.Module):
@@ -28,9 +31,9 @@ class MultiSimilarity(nn.Module):
         self.loss = MultiSimilarityLoss(alpha=1.0, beta=60.0, base=0.5)
         self.miner = TripletMarginMiner(margin=0.2, type_of_triplets="all")
 
-    def forward(self, vectors: Tensor, labels: Tensor, keys: Tensor) -> Tensor:
+    def forward(self, vectors: Tensor, labels: Tensor, homonyms: Tensor) -> Tensor:
         anchor, positive, negative = self.miner(vectors, labels)
-        keep = (keys[anchor] != keys[negative]) & (keys[positive] != keys[negative])
+        keep = ~(homonyms[anchor, negative] | homonyms[positive, negative])
         mined = (anchor[keep], positive[keep], negative[keep])
         return self.loss(vectors, labels, mined)  # type: ignore[no-any-return]
 
@@ -42,10 +45,10 @@ class InfoNCE(nn.Module):
         super().__init__()
         self.temperature = temperature
 
-    def forward(self, vectors: Tensor, labels: Tensor, keys: Tensor) -> Tensor:
+    def forward(self, vectors: Tensor, labels: Tensor, homonyms: Tensor) -> Tensor:
         n = len(vectors) // 2
         logits = vectors @ vectors.T / self.temperature
-        related = (labels[:, None] == labels[None, :]) | (keys[:, None] == keys[None, :])
+        related = (labels[:, None] == labels[None, :]) | homonyms
         partner = torch.arange(2 * n, device=vectors.device).roll(n)
         related[torch.arange(2 * n, device=vectors.device), partner] = False
         return nn.functional.cross_entropy(logits.masked_fill(related, float("-inf")), partner)

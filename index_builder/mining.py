@@ -1,7 +1,8 @@
 """Hard negatives: for each concept those that the model, as it is now, takes for it.
 
 A share of every batch is then made of such neighbours, so that the other pairs of a batch are worth telling
-apart (Xiong et al., ICLR 2021, section 4, with in-batch negatives for the loss).
+apart (Xiong et al., ICLR 2021, section 4, with in-batch negatives for the loss). Concepts that share a name are no
+neighbours: they may be one that nobody has merged.
 """
 
 from collections.abc import Callable
@@ -53,12 +54,10 @@ def mine_neighbours(
         similarity = bank[torch.from_numpy(places[part]).to(device)] @ bank.T
         values, indices = (t.cpu() for t in similarity.topk(min(_TOP, len(rows)), dim=1))
         near = indices.numpy()
-        usable = (
-            (owner[near] != np.arange(len(chosen))[part, None])
-            & (names.key[rows[near]] != names.key[queries[part], None])
-            & (values.float().numpy() < TOO_NEAR)
-        )
-        for number, (mine, good) in enumerate(zip(near, usable, strict=True), start):
-            concepts_near = list(dict.fromkeys(owner[mine[good]].tolist()))[:NEIGHBOURS]
+        mine = np.repeat(chosen[part], near.shape[1])
+        homonyms = sampler.share_names(mine, chosen[owner[near]].ravel()).reshape(near.shape)
+        usable = ~homonyms & (values.float().numpy() < TOO_NEAR)
+        for number, (places_near, good) in enumerate(zip(near, usable, strict=True), start):
+            concepts_near = list(dict.fromkeys(owner[places_near[good]].tolist()))[:NEIGHBOURS]
             found[chosen[number], : len(concepts_near)] = chosen[concepts_near]
     return found

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from bioelx_mcp.errors import UsageError
 from index_builder.tables import ALIASES_FILE
@@ -163,6 +164,31 @@ class PairSampler:
         if not share.any():
             raise UsageError("nothing to train on: every source weighs 0")
         self._share = np.cumsum(share) / share.sum()
+        self._concepts = concepts
+        ends = np.cumsum(self._ends - self.starts)
+        held = names.key[
+            np.isin(names.concept, concepts)
+        ]  # the keys of each concept, one after the other
+        self._held = csr_array(
+            (np.ones(len(held), dtype=np.float32), held, np.append(0, ends)),
+            shape=(len(concepts), int(names.key.max()) + 1),
+        )
+        self._held.sum_duplicates()
+
+    def share_names(self, some: NDArray[np.int64], others: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether a name of each of some concepts (numbers) is also one of the other beside it, bool (len(some),)."""
+        shared: NDArray[np.bool_] = self._held[some].multiply(self._held[others]).sum(axis=1) > 0
+        return shared
+
+    def homonyms(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether the concepts of two names (rows) share a name, bool (len(rows), len(rows)).
+
+        Such concepts may be one that nobody has merged: there is nothing to learn from telling them apart.
+        """
+        concepts, inverse = np.unique(self.names.concept[rows], return_inverse=True)
+        held = self._held[np.searchsorted(self._concepts, concepts)]
+        shared: NDArray[np.bool_] = (held @ held.T).toarray() > 0
+        return shared[inverse[:, None], inverse]
 
     def sample_concepts(self, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
         """Numbers (count,) of concepts, int64, in 0 to `self.concepts`, each drawn by its share."""

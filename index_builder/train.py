@@ -101,13 +101,13 @@ def train_encoder(names: Names, config: TrainConfig, directory: Path, progress: 
             texts = respell_pairs(texts, training.language[rows], config.respelt, rng)
         mine = np.arange(state.process_index, len(rows), state.num_processes)
         ids, mask = tokenize(tokenizer, [texts[row] for row in mine], config.max_length)
-        labels, keys, own = (
+        labels, homonyms, own = (
             torch.from_numpy(a).to(state.device)
-            for a in (training.concept[rows], training.key[rows], mine)
+            for a in (training.concept[rows], sampler.homonyms(rows), mine)
         )
         optimizer.zero_grad()
         share_loss = partial(
-            _whole_loss, partial(loss_of, labels=labels, keys=keys), own, len(rows)
+            _whole_loss, partial(loss_of, labels=labels, homonyms=homonyms), own, len(rows)
         )
         loss = _backward(encoder, ids.to(state.device), mask.to(state.device), share_loss, config)
         if state.num_processes > 1:

@@ -84,8 +84,8 @@ def test_the_gradients_of_shares_add_up_to_that_of_the_whole_batch(
 ) -> None:
     torch.manual_seed(0)
     vectors = torch.nn.functional.normalize(torch.randn(10, 4), dim=-1)
-    labels, keys = torch.arange(5).repeat(2), torch.arange(10)
-    loss_of = partial(make_loss(config(loss=loss)), labels=labels, keys=keys)
+    labels, homonyms = torch.arange(5).repeat(2), torch.zeros(10, 10, dtype=torch.bool)
+    loss_of = partial(make_loss(config(loss=loss)), labels=labels, homonyms=homonyms)
 
     def gradient(own: Tensor) -> tuple[float, Tensor]:
         leaf = vectors.clone().requires_grad_()

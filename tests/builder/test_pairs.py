@@ -239,3 +239,20 @@ def test_a_share_of_the_pairs_is_of_neighbours_of_the_others() -> None:
     anchored = np.isin(hard - 50, easy)
     assert np.mean(hard >= 50) > 0.6  # a half are neighbours; where there is none, any concept
     assert np.all(anchored[hard >= 50] | np.isin(hard[hard >= 50], of.concept[plain][120:]))
+
+
+@given(ROWS)
+def test_concepts_are_homonyms_where_they_share_a_name(rows: list[Row]) -> None:
+    of = names([*rows, (6, "b", "x"), (6, "e", "x")])
+    sampling = sampler(of)
+    drawn = np.concatenate(sampling.sample_pairs(0, 12))
+    spelt = {concept: set(of.key[of.concept == concept]) for concept in of.concept.tolist()}
+    concepts = of.concept[drawn].tolist()
+    expected = [[bool(spelt[a] & spelt[b]) for b in concepts] for a in concepts]
+    assert sampling.homonyms(drawn).tolist() == expected
+    pairable = [concept for concept in sorted(spelt) if len(spelt[concept]) > 1]
+    numbers = np.arange(len(pairable))
+    shared = sampling.share_names(numbers, numbers[::-1])
+    assert shared.tolist() == [
+        bool(spelt[a] & spelt[b]) for a, b in zip(pairable, pairable[::-1], strict=True)
+    ]

@@ -210,18 +210,18 @@ def test_a_batch_in_chunks_has_the_gradient_of_the_whole(dropout: float) -> None
     encoder = TextEncoder(BertModel(shape, add_pooling_layer=False), "mean").train()
     ids, mask = torch.randint(5, 50, (12, 6)), torch.ones(12, 6, dtype=torch.long)
     labels = torch.arange(6).repeat(2)
-    keys = torch.arange(12)
+    homonyms = torch.zeros(12, 12, dtype=torch.bool)
     loss_of = make_loss(config(loss="infonce"))
 
     def gradients(names: int) -> tuple[torch.Tensor, list[torch.Tensor]]:
         encoder.zero_grad()
         torch.manual_seed(1)
-        loss = backward_in_chunks(encoder, ids, mask, names, lambda v: loss_of(v, labels, keys))
+        loss = backward_in_chunks(encoder, ids, mask, names, lambda v: loss_of(v, labels, homonyms))
         return loss, [p.grad.clone() for p in encoder.parameters() if p.grad is not None]
 
     torch.manual_seed(1)
     encoder.zero_grad()
-    plain = loss_of(encoder(ids, mask), labels, keys)
+    plain = loss_of(encoder(ids, mask), labels, homonyms)
     plain.backward()  # type: ignore[no-untyped-call]
     expected = [p.grad.clone() for p in encoder.parameters() if p.grad is not None]
     for names in (12, 5) if not dropout else (12,):  # chunks draw another dropout than the whole
