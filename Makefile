@@ -85,7 +85,8 @@ bench-training: $(BIN)/.dev ## train the shipped encoder anew (hours), its int8,
 	$(BIN)/bioelx-mcp build-index --config examples/shipped-encoder.toml
 	$(BIN)/bioelx-mcp build-index --config examples/shipped-encoder-2.toml
 	$(BIN)/bioelx-mcp build-index --config examples/shipped-encoder-3.toml
-	$(BIN)/python benchmarks/encoders.py int8 --build build/shipped-encoder-3/build --shared $(SHARED) --out benchmarks/results/encoders.json
+	$(BIN)/bioelx-mcp build-index --config examples/shipped-encoder-4.toml
+	$(BIN)/python benchmarks/encoders.py int8 --config examples/shipped-encoder-4.toml --shared $(SHARED) --out benchmarks/results/encoders.json
 	$(BIN)/python benchmarks/ablation.py choices --build build/shipped-encoder-2/build --shared $(SHARED)
 	$(BIN)/python benchmarks/ablation.py wikidata --build build/shipped-encoder-2/build --shared $(SHARED)
 

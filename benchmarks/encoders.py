@@ -1,12 +1,12 @@
 """What the shipped encoder costs and what its int8 weights lose.
 
     python benchmarks/encoders.py speed --shared ../shared/data
-    python benchmarks/encoders.py int8 --shared ../shared/data --build build/shipped-encoder-3/build
+    python benchmarks/encoders.py int8 --shared ../shared/data --config examples/shipped-encoder-4.toml
 
 `speed`, one thread: mentions of XL-BEL one by one and in batches of 1,024, against a model of XLM-R base's size (random
 weights cost the same) in PyTorch and in ONNX Runtime, all fed by our tokenizer; medians, taken in turns. `int8`: the
-float32 checkpoint in `BUILD/training/model` exported with and without int8, vectors alone, in a sample of the
-open KB with every gold concept.
+float32 model that a build has trained, exported as its configuration says with and without int8, vectors alone, in
+a sample of the open KB with every gold concept.
 """
 
 import argparse
@@ -29,9 +29,11 @@ from bioelx_mcp.encoder import OnnxEncoder
 from bioelx_mcp.evaluation.datasets import read_xlbel
 from bioelx_mcp.evaluation.metrics import RECALL_AT
 from bioelx_mcp.evaluation.run import checkout_commit
-from index_builder.config import STARTER_ENCODER
+from index_builder.config import STARTER_ENCODER, BuildConfig
 from index_builder.export import _export_graph, export_encoder
 from index_builder.model import TextEncoder, tokenize
+from index_builder.pairs import read_names, sample_texts
+from index_builder.pipeline import SAMPLES
 
 MAX_LENGTH = 24
 OTHERS = 5_000
@@ -99,24 +101,29 @@ def speed(shared: Path, directory: Path, singles: int) -> dict[str, Any]:
     return {"cpu_milliseconds": milliseconds}
 
 
-def quantisation(build: Path, shared: Path, directory: Path) -> dict[str, Any]:
-    """Recall of the vectors of one checkpoint, as float32 and as int8."""
+def quantisation(config: BuildConfig, shared: Path, directory: Path) -> dict[str, Any]:
+    """Recall of the vectors of one model, as float32 and as int8."""
+    build, train = config.layout, config.train
     queries = read_xlbel(shared / "eval" / "xlbel")
-    dictionary = read_dictionary(build / "tables", queries, OTHERS)
+    dictionary = read_dictionary(build.tables, queries, OTHERS)
     mentions = [query.mention.text for query in queries]
+    names = read_names(build.tables, {})
+    samples = sample_texts(names, SAMPLES, exponent=1.0, seed=train.seed)
     results: dict[str, Any] = {"names": len(dictionary.texts)}
     sys.stdout.write(f"\n{len(dictionary.texts)} names, covered queries\n\n")
     sys.stdout.write("| weights | R@1 | R@5 | R@10 | R@64 |\n|---|---|---|---|---|\n")
     for name, quantize in (("float32", False), ("int8", True)):
         place = directory / name
         export_encoder(
-            build / "training" / "model",
+            build.training / "model",
             place,
             name=name,
-            pooling="mean",
-            max_length=MAX_LENGTH,
+            pooling=train.pooling,
+            max_length=train.max_length,
             quantize=quantize,
-            samples=mentions[:512],
+            samples=samples,
+            whiten=config.whitening,
+            dimensions=config.dimensions,
         )
         encoder = OnnxEncoder(place, threads=1)
         result = dense_recall(
@@ -134,7 +141,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("part", choices=["speed", "int8"])
-    parser.add_argument("--build", type=Path, default=Path("build/shipped-encoder-2/build"))
+    parser.add_argument("--config", type=Path, default=Path("examples/shipped-encoder-4.toml"))
     parser.add_argument("--shared", type=Path, default=Path("../shared/data"))
     parser.add_argument("--singles", type=int, default=50)
     parser.add_argument("--out", type=Path, help="the part is written into it, beside the other")
@@ -143,7 +150,7 @@ def main() -> int:
         if args.part == "speed":
             result = speed(args.shared, Path(directory), args.singles)
         else:
-            result = quantisation(args.build, args.shared, Path(directory))
+            result = quantisation(BuildConfig.read(args.config), args.shared, Path(directory))
     if args.out:
         told = json.loads(args.out.read_text(encoding="utf-8")) if args.out.exists() else {}
         told[args.part] = {"commit": checkout_commit(), "hardware": platform.processor(), **result}

@@ -4,7 +4,7 @@
 
 Mentions of the XL-BEL development half, ten candidates each. CPU times are those of the whole process, encoding
 included; the peers are character 1-3-gram TF-IDF and RapidFuzz over the same names. The dense search alone is
-compared with FAISS over the same vectors, flat and HNSW, one thread each: 256 hits, as the retriever asks for.
+compared with FAISS over the same vectors, flat and HNSW, one thread each: 128 hits, as the retriever asks for.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from bioelx_mcp.schema import Mention
 
 LIMIT = 10
 DEPTH = 64  # of the dense hits that are compared with exact search
-HITS = 256  # that the retriever asks for
+HITS = 128  # that the retriever asks for
 HNSW = {"neighbours": 16, "ef_construction": 40, "ef_search": 256}
 FIRST = """
 import sys

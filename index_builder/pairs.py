@@ -165,14 +165,11 @@ class PairSampler:
             raise UsageError("nothing to train on: every source weighs 0")
         self._share = np.cumsum(share) / share.sum()
         self._concepts = concepts
-        ends = np.cumsum(self._ends - self.starts)
-        held = names.key[
-            np.isin(names.concept, concepts)
-        ]  # the keys of each concept, one after the other
-        self._held = csr_array(
-            (np.ones(len(held), dtype=np.float32), held, np.append(0, ends)),
-            shape=(len(concepts), int(names.key.max()) + 1),
-        )
+        # Which names each concept has: float32 (concepts, keys).
+        keys = names.key[np.isin(names.concept, concepts)]
+        ends = np.append(0, np.cumsum(self._ends - self.starts))
+        shape = (len(concepts), int(names.key.max()) + 1)
+        self._held = csr_array((np.ones(len(keys), np.float32), keys, ends), shape=shape)
         self._held.sum_duplicates()
 
     def share_names(self, some: NDArray[np.int64], others: NDArray[np.int64]) -> NDArray[np.bool_]:

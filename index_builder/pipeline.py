@@ -49,7 +49,7 @@ from index_builder.staging import Staged, stage_source
 from index_builder.tables import ALIASES_FILE, REPORT_FILE, build_tables
 
 STAGE_FILE = "stage.json"
-_SAMPLES = 32_768  # names by which an encoder is whitened and checked
+SAMPLES = 32_768  # names by which an encoder is whitened and checked
 # How Arrow, DuckDB and JSON say that a file holds something else.
 _BROKEN = (
     OSError,
@@ -237,7 +237,7 @@ def _train(config: BuildConfig, tables: str, show: Callable[[str], Report]) -> P
                 pooling=config.train.pooling,
                 max_length=config.train.max_length,
                 quantize=config.quantize,
-                samples=sample_texts(searched, _SAMPLES, exponent=1.0, seed=config.train.seed),
+                samples=sample_texts(searched, SAMPLES, exponent=1.0, seed=config.train.seed),
                 whiten=config.whitening,
                 dimensions=config.dimensions,
             )
