@@ -50,7 +50,8 @@ from index_builder.rows import strings, write_facets, write_rows
 from index_builder.tables import ALIASES_FILE, CONCEPTS_FILE, REPORT_FILE
 
 _PARTITION_ROWS = 4096
-_PROBED = 0.6  # share of the partitions that a search looks into; benchmarks/LOG.md
+# Share of the partitions that a search looks into, and how many at least; benchmarks/LOG.md.
+_PROBED, _LEAST_PROBED = 0.6, 48
 _PROBES = 4
 
 
@@ -71,7 +72,7 @@ def plan_dense(aliases: int, config: IndexConfig) -> DensePlan:
 
     aliases               index    precision       partitions      looked into
     below exact_below     exact    float32         -               all
-    above                 ivf_rq   6 bits          aliases / 4096  0.6 of them
+    above                 ivf_rq   6 bits          aliases / 4096  0.6 of them, at least 48
     """
     index = config.dense_index
     if index == "auto":
@@ -79,7 +80,7 @@ def plan_dense(aliases: int, config: IndexConfig) -> DensePlan:
     if index == "exact":
         return DensePlan(index)
     partitions = config.partitions or max(1, aliases // _PARTITION_ROWS)
-    nprobes = config.nprobes or max(1, round(_PROBED * partitions))
+    nprobes = config.nprobes or max(_LEAST_PROBED, round(_PROBED * partitions))
     return DensePlan(index, config.bits, partitions, min(nprobes, partitions))
 
 

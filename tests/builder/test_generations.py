@@ -369,7 +369,8 @@ def test_the_commands_list_and_restore(
 def test_the_dense_index_follows_from_the_number_of_aliases_unless_it_is_told() -> None:
     config = IndexConfig()
     assert plan_dense(99_999, config) == DensePlan("exact")
-    assert plan_dense(100_000, config) == DensePlan("ivf_rq", 6, 24, 14)
+    assert plan_dense(100_000, config) == DensePlan("ivf_rq", 6, 24, 24)
+    assert plan_dense(300_000, config) == DensePlan("ivf_rq", 6, 73, 48)
     assert plan_dense(5_000_000, config) == DensePlan("ivf_rq", 6, 1220, 732)
     told = IndexConfig(dense_index="ivf_rq", bits=8, partitions=16, nprobes=99)
     assert plan_dense(10, told) == DensePlan("ivf_rq", 8, 16, 16)
