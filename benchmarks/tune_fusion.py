@@ -29,7 +29,7 @@ CORPORA = {
     "NCBI disease": ("pubtator", "pubtator/ncbi_disease_dev.pubtator.txt"),
 }
 RECALL_AT = (1, 5, 64)
-HITS = 256
+HITS = 128
 GRID = {
     "dense": (0.2, 0.3, 0.4, 0.5, 0.6),
     "dense_alone": (0.6, 0.65, 0.7, 0.75, 0.8),
@@ -59,11 +59,11 @@ def ask(retriever: Retriever, name: str, path: Path) -> Iterator[Asked]:
         if name == "xlbel":
             mention = Mention(mention.text)
         if right := gold.right(query.gold):
-            asked[(tuple(forms_of(mention)), query.language, right)] += 1
+            asked[(forms_of(mention), query.language, right)] += 1
     for (forms, language, right), times in asked.items():
         vectors = retriever.index.encoder.encode(forms)
         near = retriever.index.search_dense(vectors, HITS)
-        evidence = retriever.gather(Query(list(forms), language, vectors), near)
+        evidence = retriever.gather(Query(forms, language), near)
         yield Asked(language, evidence, right, times)
 
 

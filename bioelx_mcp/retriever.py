@@ -33,17 +33,16 @@ _LEAST_HITS = 128
 _LEXICAL_HITS = 64
 # What the abbreviation's own similarities are worth beside those of its definition.
 _SHORT_FORM = 0.9
-_BATCH = 256  # mentions at most of one search; a thread each
+_BATCH = 256  # queries at most of one search; a thread each
 _LEAST_BATCH = 32
 
 
 @dataclass(frozen=True)
 class Query:
-    """The forms of a mention, the one that counts first and the mention as it is given last, and their vectors."""
+    """What is searched of a mention: its forms, the one that counts first and as it is given last, and its language."""
 
-    texts: list[str]
+    texts: tuple[str, ...]
     language: str
-    vectors: NDArray[np.float32]
 
 
 def check_mention(text: str) -> None:
@@ -84,28 +83,35 @@ class Retriever:
             check_mention(mention.text)
         scope = self.index.scope(filters) if filters else None
         limit = min(limit, self.index.manifest.concepts if scope is None else scope.concept_count)
+        asked = [Query(forms_of(mention), mention.language) for mention in mentions]
+        queries = list(dict.fromkeys(asked))  # documents repeat their mentions
+        found = dict(zip(queries, self._search_queries(queries, limit, scope), strict=True))
+        return [list(found[query]) for query in asked]
+
+    def _search_queries(
+        self, queries: Sequence[Query], limit: int, scope: Scope | None
+    ) -> list[list[Candidate]]:
+        """The candidates of each query; many are searched in batches, a thread each."""
         cores = os.cpu_count() or 1
-        size = min(_BATCH, max(_LEAST_BATCH, -(-len(mentions) // cores)))
-        batches = [mentions[start : start + size] for start in range(0, len(mentions), size)]
+        size = min(_BATCH, max(_LEAST_BATCH, -(-len(queries) // cores)))
+        batches = [queries[start : start + size] for start in range(0, len(queries), size)]
         if len(batches) <= 1:
-            return self._search_batch(mentions, limit, scope) if batches else []
+            return self._search_batch(queries, limit, scope) if batches else []
         # Encoder, Lance and tantivy work outside of Python's lock.
         with ThreadPoolExecutor(cores) as threads:
             found = threads.map(lambda batch: self._search_batch(batch, limit, scope), batches)
             return [candidates for batch in found for candidates in batch]
 
     def _search_batch(
-        self, mentions: Sequence[Mention], limit: int, scope: Scope | None
+        self, queries: Sequence[Query], limit: int, scope: Scope | None
     ) -> list[list[Candidate]]:
-        forms = [forms_of(mention) for mention in mentions]
-        vectors = self.index.encoder.encode([text for texts in forms for text in texts])
+        vectors = self.index.encoder.encode([text for query in queries for text in query.texts])
         near = self.index.search_dense(vectors, _dense_hits(limit), scope)
         found: list[list[Candidate]] = []
         row = 0
-        for mention, texts in zip(mentions, forms, strict=True):
-            stop = row + len(texts)
-            query = Query(texts, mention.language, vectors[row:stop])
-            found.append(self._search(query, near[row:stop], limit, scope))
+        for query in queries:
+            stop = row + len(query.texts)
+            found.append(self._search(query, vectors[row:stop], near[row:stop], limit, scope))
             row = stop
         return found
 
@@ -139,9 +145,14 @@ class Retriever:
         )
 
     def _search(
-        self, query: Query, near: Sequence[Near], limit: int, scope: Scope | None
+        self,
+        query: Query,
+        vectors: NDArray[np.float32],
+        near: Sequence[Near],
+        limit: int,
+        scope: Scope | None,
     ) -> list[Candidate]:
-        """The candidates of one mention; asks for more aliases until there are enough concepts."""
+        """The candidates of one query; asks for more aliases until there are enough concepts."""
         aliases = self.index.manifest.aliases if scope is None else scope.size
         hits = _dense_hits(limit)
         while True:
@@ -150,7 +161,7 @@ class Retriever:
             if len(fused.places) >= limit or hits >= aliases:
                 break
             hits *= 8
-            near = self.index.search_dense(query.vectors, hits, scope)
+            near = self.index.search_dense(vectors, hits, scope)
         text = query.texts[-1]
         given = self.index.find_concept(text)
         if given is not None and scope is not None and not scope.concepts[given]:
@@ -192,10 +203,10 @@ class Retriever:
         return np.array([speaks(tag, wanted) for tag in tags])
 
 
-def forms_of(mention: Mention) -> list[str]:
-    """The mention, behind it written out where its context defines an abbreviation in it."""
+def forms_of(mention: Mention) -> tuple[str, ...]:
+    """The mention, before it written out where its context defines an abbreviation in it."""
     long = expand_abbreviations(mention.text, mention.context)
-    return [mention.text] if long is None else [long[:MAX_NAME_LENGTH], mention.text]
+    return (mention.text,) if long is None else (long[:MAX_NAME_LENGTH], mention.text)
 
 
 def _dense_hits(limit: int) -> int:

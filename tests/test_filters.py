@@ -106,8 +106,9 @@ def test_a_filtered_search_gives_what_an_exhaustive_one_gives_inside_the_filter(
 ) -> None:
     retriever = Retriever(index)
     everything = len(masks[filters])
-    query = Query([mention], "", index.encoder.encode([mention]))
-    evidence = retriever.gather(query, index.search_dense(query.vectors, everything))
+    query = Query((mention,), "")
+    near = index.search_dense(index.encoder.encode([mention]), everything)
+    evidence = retriever.gather(query, near)
     inside = masks[filters][evidence.rows]
     columns = {field.name: getattr(evidence, field.name)[inside] for field in fields(Evidence)}
     left = Evidence(**columns)

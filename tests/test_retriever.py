@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from bioelx_mcp.errors import UsageError
 from bioelx_mcp.linker import Linker
@@ -86,6 +88,25 @@ def test_a_batch_gives_what_its_mentions_give_one_by_one(retriever: Retriever) -
         assert [c.retrieval_score for c in candidates] == pytest.approx(
             [c.retrieval_score for c in alone], abs=2e-4
         )
+
+
+def test_a_mention_that_is_repeated_is_searched_once(
+    retriever: Retriever, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded: list[str] = []
+    encode = retriever.index.encoder.encode
+
+    def watched(texts: Sequence[str]) -> NDArray[np.float32]:
+        encoded.extend(texts)
+        return encode(texts)
+
+    monkeypatch.setattr(retriever.index.encoder, "encode", watched)
+    mentions = [Mention("fever", "a"), Mention("cough"), Mention("fever", "b")] * 40
+    together = retriever.search_candidates(mentions, 3)
+    assert encoded == ["fever", "cough"]
+    assert together == [together[0], together[1], together[0]] * 40
+    together[0].clear()
+    assert len(together[2]) == 3
 
 
 def test_no_mention_gives_no_list(retriever: Retriever) -> None:
