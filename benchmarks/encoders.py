@@ -1,7 +1,7 @@
 """What the shipped encoder costs and what its int8 weights lose.
 
     python benchmarks/encoders.py speed --shared ../shared/data
-    python benchmarks/encoders.py int8 --shared ../shared/data --config examples/shipped-encoder-4.toml
+    python benchmarks/encoders.py int8 --shared ../shared/data --config examples/shipped-encoder-4.toml --model build/shipped-encoder-mean/model
 
 `speed`, one thread: mentions of XL-BEL one by one and in batches of 1,024, against a model of XLM-R base's size (random
 weights cost the same) in PyTorch and in ONNX Runtime, all fed by our tokenizer; medians, taken in turns. `int8`: the
@@ -101,7 +101,9 @@ def speed(shared: Path, directory: Path, singles: int) -> dict[str, Any]:
     return {"cpu_milliseconds": milliseconds}
 
 
-def quantisation(config: BuildConfig, shared: Path, directory: Path) -> dict[str, Any]:
+def quantisation(
+    config: BuildConfig, model: Path | None, shared: Path, directory: Path
+) -> dict[str, Any]:
     """Recall of the vectors of one model, as float32 and as int8."""
     build, train = config.layout, config.train
     queries = read_xlbel(shared / "eval" / "xlbel")
@@ -115,7 +117,7 @@ def quantisation(config: BuildConfig, shared: Path, directory: Path) -> dict[str
     for name, quantize in (("float32", False), ("int8", True)):
         place = directory / name
         export_encoder(
-            build.training / "model",
+            model or build.training / "model",
             place,
             name=name,
             pooling=train.pooling,
@@ -142,6 +144,7 @@ def main() -> int:
     )
     parser.add_argument("part", choices=["speed", "int8"])
     parser.add_argument("--config", type=Path, default=Path("examples/shipped-encoder-4.toml"))
+    parser.add_argument("--model", type=Path, help="instead of the one that the build has trained")
     parser.add_argument("--shared", type=Path, default=Path("../shared/data"))
     parser.add_argument("--singles", type=int, default=50)
     parser.add_argument("--out", type=Path, help="the part is written into it, beside the other")
@@ -150,7 +153,9 @@ def main() -> int:
         if args.part == "speed":
             result = speed(args.shared, Path(directory), args.singles)
         else:
-            result = quantisation(BuildConfig.read(args.config), args.shared, Path(directory))
+            result = quantisation(
+                BuildConfig.read(args.config), args.model, args.shared, Path(directory)
+            )
     if args.out:
         told = json.loads(args.out.read_text(encoding="utf-8")) if args.out.exists() else {}
         told[args.part] = {"commit": checkout_commit(), "hardware": platform.processor(), **result}

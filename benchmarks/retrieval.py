@@ -13,15 +13,20 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from peers import LIMIT, Peer, Search, distinct, exact_match, tfidf
 
-from bioelx_mcp.evaluation.datasets import Query, read_xlbel
+from bioelx_mcp.evaluation.datasets import Query as Asked
+from bioelx_mcp.evaluation.datasets import read_xlbel
 from bioelx_mcp.evaluation.metrics import RECALL_AT, Outcome, average, first_right, summarize
+from bioelx_mcp.fusion import Evidence, fuse
 from bioelx_mcp.index import AliasIndex
-from bioelx_mcp.retriever import Retriever
+from bioelx_mcp.retriever import Query, Retriever
+from bioelx_mcp.schema import Mention
 from bioelx_mcp.text import character_grams, normalize_alias
 
 
@@ -51,9 +56,26 @@ def dense(index: AliasIndex) -> Search:
     return search
 
 
-def whole(index: AliasIndex) -> Search:
-    from bioelx_mcp.schema import Mention
+def dense_fused(index: AliasIndex) -> Search:
+    """The dense channel's hits, and nothing else, in the order of the fusion: further names and renown count."""
+    retriever = Retriever(index)
 
+    def search(texts: Sequence[str]) -> Iterator[list[int]]:
+        for start in range(0, len(texts), 64):
+            part = texts[start : start + 64]
+            near = index.search_dense(index.encoder.encode(part), LIMIT * 8)
+            for text, one in zip(part, near, strict=True):
+                every = retriever.gather(Query((text,), ""), [one])
+                found = np.isin(every.rows, one[0])
+                columns = {f.name: getattr(every, f.name)[found] for f in fields(Evidence)}
+                nothing = {n: np.zeros_like(columns[n]) for n in ("lexical", "exact", "spoken")}
+                evidence = Evidence(**(columns | nothing))
+                yield evidence.concept[fuse(evidence).places].tolist()
+
+    return search
+
+
+def whole(index: AliasIndex) -> Search:
     retriever = Retriever(index)
 
     def search(texts: Sequence[str]) -> Iterator[list[int]]:
@@ -71,11 +93,12 @@ SYSTEMS: dict[str, Callable[[AliasIndex], Search]] = {
     "character 1-3-gram TF-IDF": over(tfidf),
     "ours, lexical channel": lexical,
     "ours, dense channel": dense,
+    "ours, dense channel, fused": dense_fused,
     "ours, whole": whole,
 }
 
 
-def measure(index: AliasIndex, search: Search, queries: Sequence[Query]) -> dict[str, Any]:
+def measure(index: AliasIndex, search: Search, queries: Sequence[Asked]) -> dict[str, Any]:
     started = time.perf_counter()
     found = list(search([query.mention.text for query in queries]))
     seconds = time.perf_counter() - started

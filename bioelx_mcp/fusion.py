@@ -31,7 +31,7 @@ class Weights:
     """
 
     dense: float = 0.45
-    dense_alone: float = 0.7
+    dense_alone: float = 0.75
     further: float = 0.04
     renown: float = 0.03
     preferred: float = 0.05

@@ -92,13 +92,13 @@ class Retriever:
         self, queries: Sequence[Query], limit: int, scope: Scope | None
     ) -> list[list[Candidate]]:
         """The candidates of each query; many are searched in batches, a thread each."""
-        cores = os.cpu_count() or 1
-        size = min(_BATCH, max(_LEAST_BATCH, -(-len(queries) // cores)))
+        workers = (os.cpu_count() or 1) + 1  # one of them waits for Python's lock
+        size = min(_BATCH, max(_LEAST_BATCH, -(-len(queries) // workers)))
         batches = [queries[start : start + size] for start in range(0, len(queries), size)]
         if len(batches) <= 1:
             return self._search_batch(queries, limit, scope) if batches else []
         # Encoder, Lance and tantivy work outside of Python's lock.
-        with ThreadPoolExecutor(cores) as threads:
+        with ThreadPoolExecutor(workers) as threads:
             found = threads.map(lambda batch: self._search_batch(batch, limit, scope), batches)
             return [candidates for batch in found for candidates in batch]
 

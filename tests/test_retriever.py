@@ -198,8 +198,10 @@ def test_a_mention_of_the_greatest_length_is_searched(retriever: Retriever) -> N
 
 
 def test_a_longer_list_begins_as_a_shorter_one(retriever: Retriever) -> None:
+    """In order; scores differ a little, since a longer list asks for more aliases."""
     for mention in MENTIONS:
-        assert found(retriever, mention, 30)[:5] == found(retriever, mention, 5)
+        longer, shorter = (found(retriever, mention, limit)[:5] for limit in (30, 5))
+        assert [c.concept_id for c in longer] == [c.concept_id for c in shorter]
 
 
 def test_an_abbreviation_means_what_its_context_says(retriever: Retriever) -> None:
