@@ -30,10 +30,9 @@ from bioelx_mcp.evaluation.datasets import read_xlbel
 from bioelx_mcp.evaluation.metrics import RECALL_AT
 from bioelx_mcp.evaluation.run import checkout_commit
 from index_builder.config import STARTER_ENCODER, BuildConfig
-from index_builder.export import _export_graph, export_encoder
+from index_builder.export import _export_graph, export_trained
 from index_builder.model import TextEncoder, tokenize
-from index_builder.pairs import read_names, sample_texts
-from index_builder.pipeline import SAMPLES
+from index_builder.pairs import read_names
 
 MAX_LENGTH = 24
 OTHERS = 5_000
@@ -105,27 +104,23 @@ def quantisation(
     config: BuildConfig, model: Path | None, shared: Path, directory: Path
 ) -> dict[str, Any]:
     """Recall of the vectors of one model, as float32 and as int8."""
-    build, train = config.layout, config.train
+    build = config.layout
     queries = read_xlbel(shared / "eval" / "xlbel")
     dictionary = read_dictionary(build.tables, queries, OTHERS)
     mentions = [query.mention.text for query in queries]
     names = read_names(build.tables, {})
-    samples = sample_texts(names, SAMPLES, exponent=1.0, seed=train.seed)
     results: dict[str, Any] = {"names": len(dictionary.texts)}
     sys.stdout.write(f"\n{len(dictionary.texts)} names, covered queries\n\n")
     sys.stdout.write("| weights | R@1 | R@5 | R@10 | R@64 |\n|---|---|---|---|---|\n")
     for name, quantize in (("float32", False), ("int8", True)):
         place = directory / name
-        export_encoder(
+        export_trained(
+            config,
             model or build.training / "model",
             place,
             name=name,
-            pooling=train.pooling,
-            max_length=train.max_length,
+            names=names,
             quantize=quantize,
-            samples=samples,
-            whiten=config.whitening,
-            dimensions=config.dimensions,
         )
         encoder = OnnxEncoder(place, threads=1)
         result = dense_recall(

@@ -17,9 +17,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from index_builder.config import BuildConfig
-from index_builder.export import export_encoder
-from index_builder.pairs import read_names, sample_texts
-from index_builder.pipeline import SAMPLES
+from index_builder.export import export_trained
+from index_builder.pairs import read_names
 
 WEIGHTS = "model.safetensors"
 
@@ -44,17 +43,7 @@ def main() -> int:
     config = BuildConfig.read(args.config)
     names = read_names(config.layout.tables, {})
     average_models(args.models, args.out / "model")
-    export_encoder(
-        args.out / "model",
-        args.out / "onnx",
-        name=args.name,
-        pooling=config.train.pooling,
-        max_length=config.train.max_length,
-        quantize=config.quantize,
-        samples=sample_texts(names, SAMPLES, exponent=1.0, seed=config.train.seed),
-        whiten=config.whitening,
-        dimensions=config.dimensions,
-    )
+    export_trained(config, args.out / "model", args.out / "onnx", name=args.name, names=names)
     return 0
 
 

@@ -16,13 +16,16 @@ from transformers import PreTrainedTokenizerFast
 
 from bioelx_mcp.encoder import CONFIG_FILE, MODEL_FILE, TOKENIZER_FILE, EncoderConfig, OnnxEncoder
 from bioelx_mcp.errors import InvalidArtifactError
+from index_builder.config import BuildConfig
 from index_builder.model import TextEncoder, reload_model, tokenize
+from index_builder.pairs import Names, sample_texts
 from index_builder.train import embed_names
 from index_builder.whitening import whitening
 
 FLOAT_PARITY = 0.9999  # least cosine between torch and ONNX, float32
 INT8_PARITY = 0.999  # mean cosine between torch and ONNX, int8 weights
 _COMPARED = 512  # samples
+_SAMPLES = 32_768  # names by which an encoder is whitened
 
 
 def export_encoder(
@@ -81,6 +84,29 @@ def export_encoder(
         shutil.copy(model / "README.md", fresh / "README.md")
     shutil.rmtree(directory, ignore_errors=True)
     fresh.rename(directory)
+
+
+def export_trained(
+    config: BuildConfig,
+    model: Path,
+    directory: Path,
+    *,
+    name: str,
+    names: Names,
+    quantize: bool | None = None,
+) -> None:
+    """Write a trained model as an encoder, as the configuration says; `names` are those that it is whitened by."""
+    export_encoder(
+        model,
+        directory,
+        name=name,
+        pooling=config.train.pooling,
+        max_length=config.train.max_length,
+        quantize=config.quantize if quantize is None else quantize,
+        samples=sample_texts(names, _SAMPLES, exponent=1.0, seed=config.train.seed),
+        whiten=config.whitening,
+        dimensions=config.dimensions,
+    )
 
 
 def _export_graph(

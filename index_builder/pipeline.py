@@ -49,7 +49,6 @@ from index_builder.staging import Staged, stage_source
 from index_builder.tables import ALIASES_FILE, REPORT_FILE, build_tables
 
 STAGE_FILE = "stage.json"
-SAMPLES = 32_768  # names by which an encoder is whitened and checked
 # How Arrow, DuckDB and JSON say that a file holds something else.
 _BROKEN = (
     OSError,
@@ -197,9 +196,9 @@ def _forget_sources(config: BuildConfig) -> None:
 def _train(config: BuildConfig, tables: str, show: Callable[[str], Report]) -> Path:
     """The trained and exported encoder's directory."""
     from index_builder.card import write_card  # torch: only where something is trained
-    from index_builder.export import export_encoder
+    from index_builder.export import export_trained
     from index_builder.launch import launch_training
-    from index_builder.pairs import read_names, sample_texts
+    from index_builder.pairs import read_names
     from index_builder.train import train_encoder
 
     layout = config.layout
@@ -230,16 +229,12 @@ def _train(config: BuildConfig, tables: str, show: Callable[[str], Report]) -> P
         if work:
             report(0, 1, "exporting")
             searched = read_names(layout.tables, {}) if shape else names
-            export_encoder(
+            export_trained(
+                config,
                 layout.training / "model",
                 layout.encoder / "onnx",
                 name=name,
-                pooling=config.train.pooling,
-                max_length=config.train.max_length,
-                quantize=config.quantize,
-                samples=sample_texts(searched, SAMPLES, exponent=1.0, seed=config.train.seed),
-                whiten=config.whitening,
-                dimensions=config.dimensions,
+                names=searched,
             )
     report(1, 1, "exported, parity checked")
     return layout.encoder / "onnx"
