@@ -4,7 +4,7 @@
 
 Mentions of the XL-BEL development half, ten candidates each; one by one on one core, together on all. CPU times are those
 of the whole process, encoding included; the peers are character 1-3-gram TF-IDF and RapidFuzz over the same names. The dense search alone is
-compared with FAISS over the same vectors, flat and HNSW, one thread each: 128 hits, as the retriever asks for.
+compared with FAISS over the same vectors, flat and HNSW, one thread each: as many hits as the retriever asks for.
 """
 
 import argparse
@@ -24,12 +24,12 @@ from results_file import tell
 
 from bioelx_mcp.evaluation.datasets import read_xlbel
 from bioelx_mcp.index import AliasIndex
-from bioelx_mcp.retriever import Retriever
+from bioelx_mcp.retriever import Retriever, _dense_hits
 from bioelx_mcp.schema import Mention
 
 LIMIT = 10
 DEPTH = 64  # of the dense hits that are compared with exact search
-HITS = 128  # that the retriever asks for
+HITS = _dense_hits(LIMIT)  # that the retriever asks for
 HNSW = {"neighbours": 16, "ef_construction": 40, "ef_search": 256}
 FIRST = """
 import sys

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 from peers import LIMIT, Peer, Search, distinct, exact_match, tfidf
+from tune_fusion import without
 
 from bioelx_mcp.evaluation.datasets import Query as Asked
 from bioelx_mcp.evaluation.datasets import read_xlbel
@@ -68,8 +69,7 @@ def dense_fused(index: AliasIndex) -> Search:
                 every = retriever.gather(Query((text,), ""), [one])
                 found = np.isin(every.rows, one[0])
                 columns = {f.name: getattr(every, f.name)[found] for f in fields(Evidence)}
-                nothing = {n: np.zeros_like(columns[n]) for n in ("lexical", "exact", "spoken")}
-                evidence = Evidence(**(columns | nothing))
+                evidence = without(without(Evidence(**columns), "lexical"), "exact")
                 yield evidence.concept[fuse(evidence).places].tolist()
 
     return search
