@@ -63,12 +63,12 @@ def dense_fused(index: AliasIndex) -> Search:
 
     def search(texts: Sequence[str]) -> Iterator[list[int]]:
         for start in range(0, len(texts), 64):
-            part = texts[start : start + 64]
-            near = index.search_dense(index.encoder.encode(part), LIMIT * 8)
-            for text, one in zip(part, near, strict=True):
-                every = retriever.gather(Query((text,), ""), [one])
-                found = np.isin(every.rows, one[0])
-                columns = {f.name: getattr(every, f.name)[found] for f in fields(Evidence)}
+            queries = [Query((text,), "") for text in texts[start : start + 64]]
+            each = retriever.search_channels(queries, LIMIT * 8)
+            for query, found in zip(queries, each, strict=True):
+                every = retriever.gather(query, found)
+                dense = np.isin(every.rows, found[0].near[0])
+                columns = {f.name: getattr(every, f.name)[dense] for f in fields(Evidence)}
                 evidence = without(without(Evidence(**columns), "lexical"), "exact")
                 yield evidence.concept[fuse(evidence).places].tolist()
 

@@ -61,10 +61,9 @@ def ask(retriever: Retriever, name: str, path: Path) -> Iterator[Asked]:
         if right := gold.right(query.gold):
             asked[(forms_of(mention), query.language, right)] += 1
     for (forms, language, right), times in asked.items():
-        vectors = retriever.index.encoder.encode(forms)
-        near = retriever.index.search_dense(vectors, HITS)
-        evidence = retriever.gather(Query(forms, language), near)
-        yield Asked(language, evidence, right, times)
+        query = Query(forms, language)
+        (found,) = retriever.search_channels([query], HITS)
+        yield Asked(language, retriever.gather(query, found), right, times)
 
 
 def recall(asked: list[Asked], weights: Weights) -> list[float]:

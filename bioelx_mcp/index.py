@@ -22,7 +22,7 @@ from bioelx_mcp.lexicon import Lexicon
 from bioelx_mcp.location import Location
 from bioelx_mcp.manifest import Manifest, alias_key, encoder_checksum
 from bioelx_mcp.remote import open_location
-from bioelx_mcp.schema import AliasHit, Channel, Concept, Filters
+from bioelx_mcp.schema import Concept, Filters
 from bioelx_mcp.text import normalize_concept_id
 from bioelx_mcp.vectors import Near, Rows, Similarities, Vectors
 from bioelx_mcp.weak import weakly
@@ -129,20 +129,18 @@ class AliasIndex:
         concepts[self.alias_concept[mask]] = True
         return Scope(np.flatnonzero(facets), mask, concepts)
 
-    def label(self, row: int) -> tuple[str, str, tuple[str, ...]]:
-        """Id, preferred name and semantic types of the concept of a row: what a candidate shows, without the rest."""
-        concept_id, name, types = (column[row].as_py() for column in self._labels)
-        return concept_id, name, tuple(types)
+    def labels(self, concepts: NDArray[np.int32]) -> list[tuple[str, str, tuple[str, ...]]]:
+        """Id, preferred name and semantic types of the concepts of these rows: what a candidate shows, without the rest."""
+        rows, inverse = np.unique(concepts, return_inverse=True)
+        columns = (column.take(pa.array(rows)).to_pylist() for column in self._labels)
+        each = [(one, name, tuple(types)) for one, name, types in zip(*columns, strict=True)]
+        return [each[place] for place in inverse.tolist()]
 
-    def hit(self, row: int, channel: Channel, similarity: float) -> AliasHit:
-        """What is shown of the alias of a row that a channel found."""
-        return AliasHit(
-            alias=self.alias_text[row].as_py(),
-            language=self.alias_language[row].as_py(),
-            source=self.alias_source[row].as_py(),
-            channel=channel,
-            similarity=similarity,
-        )
+    def aliases(self, rows: Rows) -> list[tuple[str, str, str]]:
+        """Text, language and source of the aliases of these rows."""
+        wanted = pa.array(rows)
+        columns = (self.alias_text, self.alias_language, self.alias_source)
+        return list(zip(*(column.take(wanted).to_pylist() for column in columns), strict=True))
 
     def concept(self, row: int) -> Concept:
         """The concept of a row of the concepts table."""

@@ -6,10 +6,13 @@ defines is searched for in both forms.
 """
 
 import os
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import lru_cache
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +23,9 @@ from bioelx_mcp.filters import Scope
 from bioelx_mcp.fusion import Evidence, fuse
 from bioelx_mcp.index import AliasIndex
 from bioelx_mcp.language import speaks, wanted_languages
-from bioelx_mcp.schema import AliasHit, Candidate, Channel, Filters, Mention
+from bioelx_mcp.schema import AliasHit, Candidate, Filters, Mention
 from bioelx_mcp.text import MAX_NAME_LENGTH, character_grams, has_surrogate, normalize_alias
-from bioelx_mcp.vectors import Near
+from bioelx_mcp.vectors import Near, Rows
 from bioelx_mcp.weak import weakly
 
 MAX_CANDIDATES = 1000
@@ -33,8 +36,12 @@ _LEAST_HITS = 128
 _LEXICAL_HITS = 64
 # What the abbreviation's own similarities are worth beside those of its definition.
 _SHORT_FORM = 0.9
-_BATCH = 256  # queries at most of one search; a thread each
-_LEAST_BATCH = 32
+# Queries of one search of the channels: of many at most, at least, and into how many searches a call is cut.
+_BATCH, _LEAST_BATCH, _BATCHES = 256, 32, 8
+_AHEAD = 4  # searches that are done or begun before their answers are wanted
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,33 @@ class Query:
 
     texts: tuple[str, ...]
     language: str
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the channels found for one text: aliases that are it (`exact`), near by spelling (`spelt`), by meaning (`near`)."""
+
+    grams: list[str]
+    vector: NDArray[np.float32]
+    exact: Rows
+    spelt: Rows
+    near: Near
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Distinct concepts of a query, best first: row i of each array is one, with the row of its best alias.
+
+    `given` is the row of the concept whose id the mention (`text`) is; it goes before all.
+    """
+
+    text: str
+    given: int | None
+    rows: Rows
+    concepts: NDArray[np.int32]
+    scores: NDArray[np.float64]
+    similarities: NDArray[np.float64]
+    channels: NDArray[np.str_]
 
 
 def check_mention(text: str) -> None:
@@ -91,47 +125,60 @@ class Retriever:
     def _search_queries(
         self, queries: Sequence[Query], limit: int, scope: Scope | None
     ) -> list[list[Candidate]]:
-        """The candidates of each query; many are searched in batches, a thread each."""
-        workers = (os.cpu_count() or 1) + 1  # one of them waits for Python's lock
-        size = min(_BATCH, max(_LEAST_BATCH, -(-len(queries) // workers)))
+        """The candidates of each query; of many, channels are searched ahead in other threads.
+
+        Encoder, Lance and tantivy work outside of Python's lock, what is made of their answers mostly under it.
+        """
+        size = min(_BATCH, max(_LEAST_BATCH, -(-len(queries) // _BATCHES)))
         batches = [queries[start : start + size] for start in range(0, len(queries), size)]
-        if len(batches) <= 1:
-            return self._search_batch(queries, limit, scope) if batches else []
-        # Encoder, Lance and tantivy work outside of Python's lock.
-        with ThreadPoolExecutor(workers) as threads:
-            found = threads.map(lambda batch: self._search_batch(batch, limit, scope), batches)
-            return [candidates for batch in found for candidates in batch]
+        search = partial(self.search_channels, hits=_dense_hits(limit), scope=scope)
+        with ThreadPoolExecutor(os.cpu_count()) as threads:
+            # A thread would only delay a single mention.
+            found = _ahead(threads, search, batches) if len(batches) > 1 else map(search, batches)
+            return [
+                candidates
+                for batch, each in zip(batches, found, strict=True)
+                for candidates in self._tell(
+                    [self._choose(*one, limit, scope) for one in zip(batch, each, strict=True)]
+                )
+            ]
 
-    def _search_batch(
-        self, queries: Sequence[Query], limit: int, scope: Scope | None
-    ) -> list[list[Candidate]]:
-        vectors = self.index.encoder.encode([text for query in queries for text in query.texts])
-        near = self.index.search_dense(vectors, _dense_hits(limit), scope)
-        found: list[list[Candidate]] = []
-        row = 0
-        for query in queries:
-            stop = row + len(query.texts)
-            found.append(self._search(query, vectors[row:stop], near[row:stop], limit, scope))
-            row = stop
-        return found
-
-    def gather(self, query: Query, near: Sequence[Near], scope: Scope | None = None) -> Evidence:
-        """What the channels find in scope; `near` is what the dense one found for each text of the query."""
+    def search_channels(
+        self, queries: Sequence[Query], hits: int, scope: Scope | None = None
+    ) -> list[tuple[Found, ...]]:
+        """What is found in scope for each text of each query, `hits` aliases by the dense channel."""
         index = self.index
-        normalized = [normalize_alias(text) for text in query.texts]
-        grams = [character_grams(name) for name in normalized]
-        exact = index.search_exact(normalized[0], scope)
-        spelt = [index.search_lexical(each, _LEXICAL_HITS, scope) for each in grams]
-        rows = np.unique(np.concatenate([exact, *spelt, *(found for found, _ in near)]))
+        vectors = index.encoder.encode([text for query in queries for text in query.texts])
+        dense = iter(zip(vectors, index.search_dense(vectors, hits, scope), strict=True))
+
+        def search(text: str) -> Found:
+            vector, near = next(dense)
+            normalized = normalize_alias(text)
+            grams = character_grams(normalized)
+            exact = index.search_exact(normalized, scope)
+            return Found(
+                grams, vector, exact, index.search_lexical(grams, _LEXICAL_HITS, scope), near
+            )
+
+        return [tuple(map(search, query.texts)) for query in queries]
+
+    def gather(self, query: Query, found: Sequence[Found]) -> Evidence:
+        """What is known of the aliases that the channels found for the texts of a query."""
+        index = self.index
+        exact = found[0].exact  # of what a mention is short for, not of the short form
+        rows = np.unique(
+            np.concatenate([exact, *(f.spelt for f in found), *(f.near[0] for f in found)])
+        )
         cosine = np.zeros(len(rows), dtype=np.float32)
         lexical = np.zeros(len(rows), dtype=np.float32)
-        for number, (found, similarity) in enumerate(near):
+        for number, one in enumerate(found):
             worth = _SHORT_FORM if number else 1.0
+            near, similarity = one.near
             # An alias that only spelling found has no cosine at hand: it counts as the farthest one that has.
             near_by = np.full(len(rows), similarity.min(initial=1.0), dtype=np.float32)
-            near_by[np.searchsorted(rows, found)] = similarity
+            near_by[np.searchsorted(rows, near)] = similarity
             cosine = np.maximum(cosine, worth * near_by)
-            alike = index.lexical_similarities(grams[number], rows)
+            alike = index.lexical_similarities(one.grams, rows)
             lexical = np.maximum(lexical, worth * alike)
         return Evidence(
             rows=rows,
@@ -144,51 +191,65 @@ class Retriever:
             renown=index.alias_renown[rows],
         )
 
-    def _search(
-        self,
-        query: Query,
-        vectors: NDArray[np.float32],
-        near: Sequence[Near],
-        limit: int,
-        scope: Scope | None,
-    ) -> list[Candidate]:
-        """The candidates of one query; asks for more aliases until there are enough concepts."""
+    def _choose(
+        self, query: Query, found: Sequence[Found], limit: int, scope: Scope | None
+    ) -> Chosen:
+        """The best concepts of one query; asks for more aliases until there are enough of them."""
         aliases = self.index.manifest.aliases if scope is None else scope.size
         hits = _dense_hits(limit)
         while True:
-            evidence = self.gather(query, near, scope)
+            evidence = self.gather(query, found)
             fused = fuse(evidence)
             if len(fused.places) >= limit or hits >= aliases:
                 break
             hits *= 8
-            near = self.index.search_dense(vectors, hits, scope)
+            near = self.index.search_dense(np.stack([one.vector for one in found]), hits, scope)
+            found = [replace(one, near=more) for one, more in zip(found, near, strict=True)]
         text = query.texts[-1]
         given = self.index.find_concept(text)
         if given is not None and scope is not None and not scope.concepts[given]:
             given = None
-        candidates = [] if given is None else [self._given(given, text)]
-        for place, score in zip(fused.places[:limit].tolist(), fused.scores.tolist(), strict=False):
-            if evidence.concept[place] != given:
-                candidates.append(self._candidate(evidence, place, score))
-        return candidates[:limit]
+        places, scores = fused.places, fused.scores
+        if given is not None:
+            other = evidence.concept[places] != given
+            places, scores = places[other], scores[other]
+        places = places[: limit - (given is not None)]
+        cosine, lexical = evidence.cosine[places], evidence.lexical[places]
+        exact = evidence.exact[places]
+        return Chosen(
+            text,
+            given,
+            evidence.rows[places],
+            evidence.concept[places],
+            scores[: len(places)],
+            np.where(exact, 1.0, np.maximum(cosine, lexical)),
+            np.where(exact, "exact", np.where(lexical > cosine, "lexical", "dense")),
+        )
 
-    def _candidate(self, evidence: Evidence, place: int, score: float) -> Candidate:
-        similarity, channel = self._told(evidence, place)
-        hit = self.index.hit(int(evidence.rows[place]), channel, round(similarity, 4))
-        label = self.index.label(int(evidence.concept[place]))
-        return Candidate(*label, round(score, 4), hit)
-
-    @staticmethod
-    def _told(evidence: Evidence, place: int) -> tuple[float, Channel]:
-        """The channel that speaks loudest for an alias, and what it says."""
-        if evidence.exact[place]:
-            return 1.0, "exact"
-        cosine, lexical = float(evidence.cosine[place]), float(evidence.lexical[place])
-        return (lexical, "lexical") if lexical > cosine else (cosine, "dense")
+    def _tell(self, chosen: Sequence[Chosen]) -> list[list[Candidate]]:
+        """The candidates of each query; what an index holds of them is read for all at once."""
+        rows = np.concatenate([one.rows for one in chosen])
+        concepts = np.concatenate([one.concepts for one in chosen])
+        told = zip(self.index.labels(concepts), self.index.aliases(rows), strict=True)
+        return [
+            ([] if one.given is None else [self._given(one.given, one.text)])
+            + [
+                Candidate(*label, round(score, 4), AliasHit(*name, channel, round(similarity, 4)))
+                for (label, name), score, channel, similarity in zip(
+                    islice(told, len(one.rows)),
+                    one.scores.tolist(),
+                    one.channels.tolist(),
+                    one.similarities.tolist(),
+                    strict=True,
+                )
+            ]
+            for one in chosen
+        ]
 
     def _given(self, row: int, text: str) -> Candidate:
         hit = AliasHit(alias=text.strip(), language="", source="", channel="id", similarity=1.0)
-        return Candidate(*self.index.label(row), 1.0, hit)
+        (label,) = self.index.labels(np.array([row]))
+        return Candidate(*label, 1.0, hit)
 
     def _speakers(self, language: str) -> NDArray[np.bool_]:
         """Bool (languages,): the codes of aliases that are in a mention's language; none where that is unknown.
@@ -211,3 +272,14 @@ def forms_of(mention: Mention) -> tuple[str, ...]:
 
 def _dense_hits(limit: int) -> int:
     return max(_LEAST_HITS, limit * _HITS_PER_CANDIDATE)
+
+
+def _ahead(threads: ThreadPoolExecutor, work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    """What the work makes of each item, in order; at most `_AHEAD` of them wait to be taken."""
+    begun: deque[Future[R]] = deque()
+    for item in items:
+        begun.append(threads.submit(work, item))
+        if len(begun) > _AHEAD:
+            yield begun.popleft().result()
+    while begun:
+        yield begun.popleft().result()

@@ -3,6 +3,7 @@
 Distances end here: what leaves is rows and cosine similarities in [0, 1]. Thread-safe.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -26,6 +27,8 @@ Near = tuple[Rows, Similarities]
 # A filter that leaves no more of the vectors has them read, as float32, and searched exactly; so many are kept.
 _BLOCK_BYTES = 64 << 20
 _BLOCKS = 2
+# Lance reads this once. Left alone it keeps two cores for reading, and of two searches with one (benchmarks/LOG.md).
+_LANCE_THREADS = "LANCE_CPU_THREADS"
 
 
 class Vectors:
@@ -52,6 +55,7 @@ class Vectors:
         self._manifest = manifest
         self._tables = tables
         self._row_ids = row_ids
+        os.environ.setdefault(_LANCE_THREADS, str(os.cpu_count() or 1))
         # A query of the asynchronous interface crosses between threads once, one of the other five times.
         self._table = LOOP.run(_open(tables, storage))
         self.size: int = LOOP.run(self._table.count_rows())

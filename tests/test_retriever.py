@@ -1,6 +1,7 @@
 """Search: distinct concepts in a fixed order, for any mention that can be searched."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,9 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from bioelx_mcp.errors import UsageError
+from bioelx_mcp.errors import InvalidArtifactError, UsageError
 from bioelx_mcp.linker import Linker
-from bioelx_mcp.retriever import MAX_CANDIDATES, Retriever, check_mention
+from bioelx_mcp.retriever import (
+    _AHEAD,
+    MAX_CANDIDATES,
+    Chosen,
+    Found,
+    Query,
+    Retriever,
+    check_mention,
+)
 from bioelx_mcp.schema import Candidate, Mention
 from bioelx_mcp.text import MAX_NAME_LENGTH
 
@@ -88,6 +97,44 @@ def test_a_batch_gives_what_its_mentions_give_one_by_one(retriever: Retriever) -
         assert [c.retrieval_score for c in candidates] == pytest.approx(
             [c.retrieval_score for c in alone], abs=2e-4
         )
+
+
+def test_of_many_mentions_a_bounded_number_is_searched_ahead(
+    retriever: Retriever, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, waiting = 0, list[int]()
+    search, tell = retriever.search_channels, retriever._tell
+
+    def watched_search(*args: Any, **named: Any) -> list[tuple[Found, ...]]:
+        nonlocal begun
+        begun += 1
+        return search(*args, **named)
+
+    def watched_tell(chosen: Sequence[Chosen]) -> list[list[Candidate]]:
+        waiting.append(begun - len(waiting))
+        return tell(chosen)
+
+    monkeypatch.setattr(retriever, "search_channels", watched_search)
+    monkeypatch.setattr(retriever, "_tell", watched_tell)
+    monkeypatch.setattr("bioelx_mcp.retriever._BATCH", 1)
+    retriever.search_candidates([Mention(f"pain {i}") for i in range(40)], 1)
+    assert begun == len(waiting) == 40
+    assert max(waiting) <= _AHEAD + 1
+
+
+def test_what_goes_wrong_in_one_of_many_searches_is_raised(
+    retriever: Retriever, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = retriever.search_channels
+
+    def broken(queries: Sequence[Query], **named: Any) -> list[tuple[Found, ...]]:
+        if any("7" in query.texts[0] for query in queries):
+            raise InvalidArtifactError("the disk is gone")
+        return search(queries, **named)
+
+    monkeypatch.setattr(retriever, "search_channels", broken)
+    with pytest.raises(InvalidArtifactError, match="the disk is gone"):
+        retriever.search_candidates([Mention(f"pain {i}") for i in range(300)], 1)
 
 
 def test_a_mention_that_is_repeated_is_searched_once(

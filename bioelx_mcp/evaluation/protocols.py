@@ -20,7 +20,7 @@ from bioelx_mcp.index import AliasIndex
 from bioelx_mcp.linker import Linker
 from bioelx_mcp.ranker import retrieval_ranking
 from bioelx_mcp.retriever import check_mention
-from bioelx_mcp.schema import Candidate, Mention, RankedCandidate, Ranking
+from bioelx_mcp.schema import AliasHit, Candidate, Mention, RankedCandidate, Ranking
 
 LIMIT = 64
 RANKED = 10
@@ -159,12 +159,12 @@ class PublishedNames:
     def _ranking(self, text: str, scores: NDArray[np.float32]) -> Ranking:
         near = np.argpartition(-scores, self._limit - 1)[: self._limit]
         near = near[np.lexsort((near, -scores[near]))]
-        index = self._index
+        index, rows = self._index, self._rows[near]
         candidates = []
-        for place in near.tolist():
-            alias, score = int(self._rows[place]), round(float(np.clip(scores[place], 0, 1)), 4)
-            label = index.label(int(index.alias_concept[alias]))
-            candidates.append(Candidate(*label, score, index.hit(alias, "dense", score)))
+        shown = zip(index.labels(index.alias_concept[rows]), index.aliases(rows), strict=True)
+        for (label, alias), cosine in zip(shown, np.clip(scores[near], 0, 1).tolist(), strict=True):
+            score = round(cosine, 4)
+            candidates.append(Candidate(*label, score, AliasHit(*alias, "dense", score)))
         return retrieval_ranking(Mention(text), candidates)
 
 
