@@ -67,11 +67,10 @@ class Found:
 class Chosen:
     """Distinct concepts of a query, best first: row i of each array is one, with the row of its best alias.
 
-    `given` is the row of the concept whose id the mention (`text`) is; it goes before all.
+    `given` is the concept whose id the mention is, if it is one; it goes before all.
     """
 
-    text: str
-    given: int | None
+    given: list[Candidate]
     rows: Rows
     concepts: NDArray[np.int32]
     scores: NDArray[np.float64]
@@ -148,19 +147,18 @@ class Retriever:
     ) -> list[tuple[Found, ...]]:
         """What is found in scope for each text of each query, `hits` aliases by the dense channel."""
         index = self.index
-        vectors = index.encoder.encode([text for query in queries for text in query.texts])
-        dense = iter(zip(vectors, index.search_dense(vectors, hits, scope), strict=True))
+        texts = [text for query in queries for text in query.texts]
+        vectors = index.encoder.encode(texts)
 
-        def search(text: str) -> Found:
-            vector, near = next(dense)
+        def search(text: str, vector: NDArray[np.float32], near: Near) -> Found:
             normalized = normalize_alias(text)
             grams = character_grams(normalized)
             exact = index.search_exact(normalized, scope)
-            return Found(
-                grams, vector, exact, index.search_lexical(grams, _LEXICAL_HITS, scope), near
-            )
+            spelt = index.search_lexical(grams, _LEXICAL_HITS, scope)
+            return Found(grams, vector, exact, spelt, near)
 
-        return [tuple(map(search, query.texts)) for query in queries]
+        found = map(search, texts, vectors, index.search_dense(vectors, hits, scope))
+        return [tuple(islice(found, len(query.texts))) for query in queries]
 
     def gather(self, query: Query, found: Sequence[Found]) -> Evidence:
         """What is known of the aliases that the channels found for the texts of a query."""
@@ -209,19 +207,17 @@ class Retriever:
         given = self.index.find_concept(text)
         if given is not None and scope is not None and not scope.concepts[given]:
             given = None
-        places, scores = fused.places, fused.scores
-        if given is not None:
-            other = evidence.concept[places] != given
-            places, scores = places[other], scores[other]
-        places = places[: limit - (given is not None)]
+        first = [] if given is None else [self._given(given, text)]
+        others = np.flatnonzero(evidence.concept[fused.places] != (-1 if given is None else given))
+        others = others[: limit - len(first)]
+        places = fused.places[others]
         cosine, lexical = evidence.cosine[places], evidence.lexical[places]
         exact = evidence.exact[places]
         return Chosen(
-            text,
-            given,
+            first,
             evidence.rows[places],
             evidence.concept[places],
-            scores[: len(places)],
+            fused.scores[others],
             np.where(exact, 1.0, np.maximum(cosine, lexical)),
             np.where(exact, "exact", np.where(lexical > cosine, "lexical", "dense")),
         )
@@ -232,7 +228,7 @@ class Retriever:
         concepts = np.concatenate([one.concepts for one in chosen])
         told = zip(self.index.labels(concepts), self.index.aliases(rows), strict=True)
         return [
-            ([] if one.given is None else [self._given(one.given, one.text)])
+            one.given
             + [
                 Candidate(*label, round(score, 4), AliasHit(*name, channel, round(similarity, 4)))
                 for (label, name), score, channel, similarity in zip(
