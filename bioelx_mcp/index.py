@@ -9,6 +9,7 @@ from bisect import bisect_left
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
+from sys import intern
 from typing import Any
 
 import numpy as np
@@ -103,6 +104,10 @@ class AliasIndex:
         self.alias_source = aliases["source"]
         self.language_codes: NDArray[np.int32] = self.alias_language.indices.to_numpy()
         self.kind_codes: NDArray[np.int32] = self.alias_kind.indices.to_numpy()
+        self._tags = [
+            (column.indices.to_numpy(), column.dictionary.to_pylist())
+            for column in (self.alias_language, self.alias_source)
+        ]
         self._facet: NDArray[np.int32] = aliases["facet"].to_numpy()
         self._row_ids: NDArray[np.uint64] = aliases["row_id"].to_numpy()
         self._keys: NDArray[np.int64] = aliases["key"].to_numpy()
@@ -133,14 +138,19 @@ class AliasIndex:
         """Id, preferred name and semantic types of the concepts of these rows: what a candidate shows, without the rest."""
         rows, inverse = np.unique(concepts, return_inverse=True)
         columns = (column.take(pa.array(rows)).to_pylist() for column in self._labels)
-        each = [(one, name, tuple(types)) for one, name, types in zip(*columns, strict=True)]
+        each = [
+            (one, name, tuple(map(intern, types)))
+            for one, name, types in zip(*columns, strict=True)
+        ]
         return [each[place] for place in inverse.tolist()]
 
     def aliases(self, rows: Rows) -> list[tuple[str, str, str]]:
         """Text, language and source of the aliases of these rows."""
-        wanted = pa.array(rows)
-        columns = (self.alias_text, self.alias_language, self.alias_source)
-        return list(zip(*(column.take(wanted).to_pylist() for column in columns), strict=True))
+        texts = self.alias_text.take(pa.array(rows)).to_pylist()
+        languages, sources = (  # of equal ones the same string
+            [values[code] for code in codes[rows].tolist()] for codes, values in self._tags
+        )
+        return list(zip(texts, languages, sources, strict=True))
 
     def concept(self, row: int) -> Concept:
         """The concept of a row of the concepts table."""

@@ -36,8 +36,8 @@ _LEAST_HITS = 128
 _LEXICAL_HITS = 64
 # What the abbreviation's own similarities are worth beside those of its definition.
 _SHORT_FORM = 0.9
-# Queries of one search of the channels: of many at most, at least, and into how many searches a call is cut.
-_BATCH, _LEAST_BATCH, _BATCHES = 256, 32, 8
+# Queries of one search of the channels: of many at most, at least, and into how many searches a call is cut on each core.
+_BATCH, _LEAST_BATCH, _BATCHES = 256, 16, 2
 _AHEAD = 4  # searches that are done or begun before their answers are wanted
 
 T = TypeVar("T")
@@ -128,10 +128,11 @@ class Retriever:
 
         Encoder, Lance and tantivy work outside of Python's lock, what is made of their answers mostly under it.
         """
-        size = min(_BATCH, max(_LEAST_BATCH, -(-len(queries) // _BATCHES)))
+        cores = os.cpu_count() or 1
+        size = min(_BATCH, max(_LEAST_BATCH, -(-len(queries) // (_BATCHES * cores))))
         batches = [queries[start : start + size] for start in range(0, len(queries), size)]
         search = partial(self.search_channels, hits=_dense_hits(limit), scope=scope)
-        with ThreadPoolExecutor(os.cpu_count()) as threads:
+        with ThreadPoolExecutor(cores) as threads:
             # A thread would only delay a single mention.
             found = _ahead(threads, search, batches) if len(batches) > 1 else map(search, batches)
             return [
