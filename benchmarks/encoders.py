@@ -1,7 +1,7 @@
 """What the shipped encoder costs and what its int8 weights lose.
 
     python benchmarks/encoders.py speed --shared ../shared/data
-    python benchmarks/encoders.py int8 --shared ../shared/data --config examples/shipped-encoder-4.toml --model build/shipped-encoder-mean/model
+    python benchmarks/encoders.py int8 --shared ../shared/data --config examples/shipped-encoder-5.toml
 
 `speed`, one thread: mentions of XL-BEL one by one and in batches of 1,024, against a model of XLM-R base's size (random
 weights cost the same) in PyTorch and in ONNX Runtime, all fed by our tokenizer; medians, taken in turns. `int8`: the
@@ -138,7 +138,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("part", choices=["speed", "int8"])
-    parser.add_argument("--config", type=Path, default=Path("examples/shipped-encoder-4.toml"))
+    parser.add_argument("--config", type=Path, default=Path("examples/shipped-encoder-5.toml"))
     parser.add_argument("--model", type=Path, help="instead of the one that the build has trained")
     parser.add_argument("--shared", type=Path, default=Path("../shared/data"))
     parser.add_argument("--singles", type=int, default=50)

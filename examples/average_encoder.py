@@ -1,4 +1,4 @@
-"""The encoder that ships, last part: the mean of the weights of several trained models, and its export.
+"""The encoder that ships, after four parts: the mean of the weights of several trained models, and its export.
 
     python examples/average_encoder.py --config examples/shipped-encoder-4.toml --name bioelx-mini-4 --out build/shipped-encoder-mean \
         build/shipped-encoder-{2,3,4}/build/training/model

@@ -120,6 +120,8 @@ class TrainConfig(_Model):
     cross_source: float = Field(default=0.0, ge=0, le=1)
     # share of pairs that are a name and itself, inflected or misspelt (respelling.py)
     respelt: float = Field(default=0.0, ge=0, le=1)
+    # share of the tokenizer's pieces that second names are cut without (segmentation.py)
+    piece_dropout: float = Field(default=0.0, ge=0, lt=1)
     language_exponent: float = Field(
         default=0.5, ge=0, le=1
     )  # a language of n names is drawn like n**exponent

@@ -1,6 +1,8 @@
 """The encoder in torch: a transformer with its pooling and unit norm, from a checkpoint or from scratch."""
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -62,6 +64,13 @@ def tokenize(
         return_token_type_ids=False,
     )
     return batch["input_ids"], batch["attention_mask"]
+
+
+def join_tokens(parts: Iterable[tuple[Tensor, Tensor]], padding: int) -> tuple[Tensor, Tensor]:
+    """(input_ids, attention_mask) of several batches as one, padded to the longest with a token's id."""
+    ids, masks = zip(*parts, strict=True)
+    pad = partial(nn.utils.rnn.pad_sequence, batch_first=True)
+    return pad([*chain(*ids)], padding_value=padding), pad([*chain(*masks)])
 
 
 Encode = Callable[[Tensor, Tensor], Tensor]

@@ -10,7 +10,7 @@ Launched in several processes (launch.py), each encodes its share of a batch; th
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -34,6 +34,7 @@ from index_builder.model import (
     TextEncoder,
     backward_in_chunks,
     encode_by_length,
+    join_tokens,
     load_model,
     reload_model,
     save_model,
@@ -41,6 +42,7 @@ from index_builder.model import (
 )
 from index_builder.pairs import Names, PairSampler, cap_names, sample_texts, split_concepts
 from index_builder.respelling import respell_pairs
+from index_builder.segmentation import DROPPED_STEPS, drop_pieces
 
 METRICS_FILE = "metrics.jsonl"
 _LOG_EVERY = 20
@@ -84,6 +86,7 @@ def train_encoder(names: Names, config: TrainConfig, directory: Path, progress: 
         _forget_metrics(directory / METRICS_FILE, start)
     recall = float("nan")
     neighbours: NDArray[np.int32] | None = None
+    fewer = tokenizer  # that second names are cut by
     for step in range(start, config.steps):
         # dropout: the same after a resume, another in each process
         torch.manual_seed(config.seed * 1_000_003 + step + 500_009 * state.process_index)
@@ -99,8 +102,11 @@ def train_encoder(names: Names, config: TrainConfig, directory: Path, progress: 
         if config.respelt:
             rng = np.random.default_rng([config.seed, 6, step])
             texts = respell_pairs(texts, training.language[rows], config.respelt, rng)
+        if config.piece_dropout and (step == start or step % DROPPED_STEPS == 0):
+            rng = np.random.default_rng([config.seed, 7, step // DROPPED_STEPS])
+            fewer = drop_pieces(tokenizer, config.piece_dropout, rng)
         mine = np.arange(state.process_index, len(rows), state.num_processes)
-        ids, mask = tokenize(tokenizer, [texts[row] for row in mine], config.max_length)
+        ids, mask = _tokenize_pairs(tokenizer, fewer, texts, mine, config.max_length)
         labels, homonyms, own = (
             torch.from_numpy(a).to(state.device)
             for a in (training.concept[rows], sampler.homonyms(rows), mine)
@@ -140,6 +146,22 @@ def train_encoder(names: Names, config: TrainConfig, directory: Path, progress: 
 def render_metrics(loss: float, recall: float) -> str:
     """What a training shows of itself."""
     return f"loss {loss:.3f} · validation recall@1 {recall:.3f}"
+
+
+def _tokenize_pairs(
+    tokenizer: PreTrainedTokenizerFast,
+    fewer: PreTrainedTokenizerFast,
+    texts: Sequence[str],
+    mine: NDArray[np.int64],
+    max_length: int,
+) -> tuple[Tensor, Tensor]:
+    """Token ids and mask of the rows `mine` of the names of n pairs (2n); second ones are cut by the tokenizer of fewer pieces."""
+    half = np.searchsorted(mine, len(texts) // 2)
+    parts = ((tokenizer, mine[:half]), (fewer, mine[half:]))
+    each = [
+        tokenize(by, [texts[row] for row in rows], max_length) for by, rows in parts if len(rows)
+    ]
+    return join_tokens(each, tokenizer.pad_token_id)
 
 
 def _whole_loss(

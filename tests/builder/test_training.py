@@ -130,6 +130,7 @@ def test_a_training_with_hard_negatives_that_was_killed_goes_on_to_the_same_weig
         mining_steps=6,
         validation_concepts=0,
         respelt=0.3,
+        piece_dropout=0.3,
     )
     train_encoder(names, keys, tmp_path / "whole", quiet)
     mined = sorted(path.name for path in (tmp_path / "whole").glob("neighbours-*"))
