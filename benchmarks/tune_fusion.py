@@ -29,7 +29,7 @@ CORPORA = {
     "NCBI disease": ("pubtator", "pubtator/ncbi_disease_dev.pubtator.txt"),
 }
 RECALL_AT = (1, 5, 64)
-HITS = 128
+HITS = 96
 GRID = {
     "dense": (0.2, 0.3, 0.4, 0.5, 0.6),
     "dense_alone": (0.65, 0.7, 0.75, 0.8, 0.85),

@@ -24,9 +24,9 @@ from bioelx_mcp.weak import weakly
 _GRAMS, _ROW, _FACET = "grams", "row", "facet"
 _WRITER_BYTES = 300_000_000
 _WEIGHTS = 1 << 18  # that are remembered
-# Share of a mention's weight that its rarest grams hold which are searched for: the common rest takes three
-# quarters of the time and finds nothing more (benchmarks/LOG.md).
-_TELLING = 0.6
+# Share of a mention's weight that its rarest grams hold which are searched for: the common rest takes most of the time
+# and finds nothing more (benchmarks/LOG.md).
+_TELLING = 0.5
 _BLOCK = 1 << 16  # names whose totals are summed at once
 _LEAST = 1e-6  # weight of a mention and a name without grams
 _NEWLINE = ord("\n")  # stands in no normalised name

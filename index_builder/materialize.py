@@ -51,7 +51,7 @@ from index_builder.tables import ALIASES_FILE, CONCEPTS_FILE, REPORT_FILE
 
 _PARTITION_ROWS = 4096
 # Share of the partitions that a search looks into, and how many at least; benchmarks/LOG.md.
-_PROBED, _LEAST_PROBED = 0.6, 48
+_PROBED, _LEAST_PROBED = 0.65, 48
 _PROBES = 4
 
 
@@ -72,7 +72,7 @@ def plan_dense(aliases: int, config: IndexConfig) -> DensePlan:
 
     aliases               index    precision       partitions      looked into
     below exact_below     exact    float32         -               all
-    above                 ivf_rq   6 bits          aliases / 4096  0.6 of them, at least 48
+    above                 ivf_rq   6 bits          aliases / 4096  0.65 of them, at least 48
     """
     index = config.dense_index
     if index == "auto":
