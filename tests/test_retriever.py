@@ -245,9 +245,9 @@ def test_a_mention_of_the_greatest_length_is_searched(retriever: Retriever) -> N
 
 
 def test_a_longer_list_begins_as_a_shorter_one(retriever: Retriever) -> None:
-    """In order; scores differ a little, since a longer list asks for more aliases."""
+    """Up to 24 candidates; scores differ a little where more aliases are asked for, as beyond 24, where the order may as well."""
     for mention in MENTIONS:
-        longer, shorter = (found(retriever, mention, limit)[:5] for limit in (30, 5))
+        longer, shorter = (found(retriever, mention, limit)[:5] for limit in (24, 5))
         assert [c.concept_id for c in longer] == [c.concept_id for c in shorter]
 
 
