@@ -20,7 +20,7 @@ from bioelx_mcp.evaluation.datasets import read_dataset
 from bioelx_mcp.evaluation.gold import GoldMap
 from bioelx_mcp.fusion import WEIGHTS, Evidence, Weights, fuse
 from bioelx_mcp.index import AliasIndex
-from bioelx_mcp.retriever import Query, Retriever, forms_of
+from bioelx_mcp.retriever import Query, Retriever, _dense_hits, forms_of
 from bioelx_mcp.schema import Mention
 
 CORPORA = {
@@ -29,7 +29,7 @@ CORPORA = {
     "NCBI disease": ("pubtator", "pubtator/ncbi_disease_dev.pubtator.txt"),
 }
 RECALL_AT = (1, 5, 64)
-HITS = 96
+HITS = _dense_hits(10)
 GRID = {
     "dense": (0.2, 0.3, 0.4, 0.5, 0.6),
     "dense_alone": (0.65, 0.7, 0.75, 0.8, 0.85),

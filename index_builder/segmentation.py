@@ -26,10 +26,10 @@ def drop_pieces(
         UsageError: its pieces are neither those of a unigram model nor WordPiece.
     """
     model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
+    missing = rng.random(len(model["vocab"])) < share
     keep = set(tokenizer.all_special_tokens)
     fewer = deepcopy(tokenizer)
     if model["type"] == "Unigram":
-        missing = rng.random(len(model["vocab"])) < share
         vocabulary = [
             (piece, _IMPOSSIBLE if gone and len(piece.strip("▁")) > 1 and piece not in keep else p)
             for (piece, p), gone in zip(model["vocab"], missing, strict=True)
@@ -39,7 +39,6 @@ def drop_pieces(
         )
     elif model["type"] == "WordPiece":
         prefix = model["continuing_subword_prefix"]
-        missing = rng.random(len(model["vocab"])) < share
         fewer.backend_tokenizer.model = models.WordPiece(
             {
                 piece: number
