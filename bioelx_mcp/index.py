@@ -205,10 +205,17 @@ class AliasIndex:
         return self.lexicon.similarities(grams, names, self._alias_grams[rows])
 
     def search_dense(
-        self, vectors: NDArray[np.float32], limit: int, scope: Scope | None = None
+        self,
+        vectors: NDArray[np.float32],
+        limit: int,
+        scope: Scope | None = None,
+        least: float = 0.0,
     ) -> list[Near]:
-        """For each unit vector the rows of its nearest aliases in scope, with cosine similarity clipped to [0, 1]."""
-        return self.vectors.search(vectors, limit, scope)
+        """For each unit vector the rows of its nearest aliases in scope, with cosine similarity clipped to [0, 1].
+
+        Those whose cosine is below `least`, if that is above 0, need not be found: search is the faster for it.
+        """
+        return self.vectors.search(vectors, limit, scope, least)
 
 
 def _mapped(path: Path) -> pa.RecordBatch:

@@ -32,6 +32,8 @@ MAX_CANDIDATES = 1000
 # Aliases that the dense channel is asked for: more of them make the first concepts no better, and where they are of
 # too few concepts it is asked again. Beyond so many of the lexical channel spelling says nothing (benchmarks/LOG.md).
 _HITS_PER_CANDIDATE = 4
+# An alias whose cosine is less says nothing, and Lance is faster without it; where there are too few others, it counts.
+_LEAST_COSINE = 0.36
 _LEAST_HITS = 96
 _LEXICAL_HITS = 48
 # What the abbreviation's own similarities are worth beside those of its definition.
@@ -158,7 +160,8 @@ class Retriever:
             spelt = index.search_lexical(grams, _LEXICAL_HITS, scope)
             return Found(grams, vector, exact, spelt, near)
 
-        found = map(search, texts, vectors, index.search_dense(vectors, hits, scope))
+        near = index.search_dense(vectors, hits, scope, _LEAST_COSINE)
+        found = map(search, texts, vectors, near)
         return [tuple(islice(found, len(query.texts))) for query in queries]
 
     def gather(self, query: Query, found: Sequence[Found]) -> Evidence:
@@ -174,7 +177,8 @@ class Retriever:
             worth = _SHORT_FORM if number else 1.0
             near, similarity = one.near
             # An alias that only spelling found has no cosine at hand: it counts as the farthest one that has.
-            near_by = np.full(len(rows), similarity.min(initial=1.0), dtype=np.float32)
+            farthest = similarity[-1] if len(similarity) else _LEAST_COSINE
+            near_by = np.full(len(rows), farthest, dtype=np.float32)
             near_by[np.searchsorted(rows, near)] = similarity
             cosine = np.maximum(cosine, worth * near_by)
             alike = index.lexical_similarities(one.grams, rows)
@@ -195,13 +199,13 @@ class Retriever:
     ) -> Chosen:
         """The best concepts of one query; asks for more aliases until there are enough of them."""
         aliases = self.index.manifest.aliases if scope is None else scope.size
-        hits = _dense_hits(limit)
+        hits, whatever_cosine = _dense_hits(limit), 0
         while True:
             evidence = self.gather(query, found)
             fused = fuse(evidence)
-            if len(fused.places) >= limit or hits >= aliases:
+            if len(fused.places) >= limit or whatever_cosine >= aliases:
                 break
-            hits *= 8
+            hits = whatever_cosine = hits * 8
             near = self.index.search_dense(np.stack([one.vector for one in found]), hits, scope)
             found = [replace(one, near=more) for one, more in zip(found, near, strict=True)]
         text = query.texts[-1]

@@ -27,6 +27,8 @@ Near = tuple[Rows, Similarities]
 # A filter that leaves no more of the vectors has them read, as float32, and searched exactly; so many are kept.
 _BLOCK_BYTES = 64 << 20
 _BLOCKS = 2
+# Lance's IVF_RQ answers `cosine` with the squared distance of the unit vectors: so much times (1 - cosine).
+_DISTANCE = 2.0
 # Lance reads this once. Left alone it keeps two cores for reading, and of two searches with one (benchmarks/LOG.md).
 _LANCE_THREADS = "LANCE_CPU_THREADS"
 
@@ -65,9 +67,15 @@ class Vectors:
             self._all = self.read()
 
     def search(
-        self, vectors: NDArray[np.float32], limit: int, scope: Scope | None = None
+        self,
+        vectors: NDArray[np.float32],
+        limit: int,
+        scope: Scope | None = None,
+        least: float = 0.0,
     ) -> list[Near]:
         """For each unit vector, float32 (n, dimension), the nearest rows in scope, best first, and their cosines.
+
+        Rows whose cosine is below `least`, if that is above 0, need not be found: Lance is the faster for it.
 
         Raises:
             InvalidArtifactError: what LanceDB has not yet read cannot be read any more.
@@ -92,6 +100,8 @@ class Vectors:
             .with_row_id()
             .limit(limit)
         )
+        if least > 0.0:
+            query = query.distance_range(None, _DISTANCE * (1.0 - least))
         if scope is not None:  # a filter changes which partitions are near: it looks into all
             facets = ", ".join(map(str, scope.facets.tolist()))
             query = query.where(f"facet IN ({facets})").nprobes(self._manifest.partitions)
@@ -117,8 +127,8 @@ class Vectors:
     def _split(self, found: pa.Table, queries: int) -> list[Near]:
         """What Lance found, by query."""
         rows = np.searchsorted(self._row_ids, found["_rowid"].to_numpy())
-        # Lance's IVF_RQ answers `cosine` with the squared distance of the unit vectors: 2 (1 - cosine).
-        similarity = np.clip(1.0 - found["_distance"].to_numpy() / 2, 0.0, 1.0).astype(np.float32)
+        cosine = 1.0 - found["_distance"].to_numpy() / _DISTANCE
+        similarity = np.clip(cosine, 0.0, 1.0).astype(np.float32)
         if queries == 1:
             return [(rows, similarity)]
         number = found["query_index"].to_numpy()

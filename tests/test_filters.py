@@ -181,6 +181,25 @@ def test_a_selective_filter_is_searched_exactly(quantized: AliasIndex, filters: 
         np.testing.assert_allclose(similarity, np.clip(expected, 0, 1), atol=1e-5)
 
 
+@pytest.mark.parametrize("blocks", [True, False])
+@pytest.mark.parametrize("filters", [None, *QUANTIZED])
+def test_where_all_are_far_as_many_candidates_come_as_are_asked_for(
+    quantized: AliasIndex, filters: Filters | None, blocks: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However far away: what the bound on the cosine leaves out counts where there is nothing else."""
+    monkeypatch.setattr("bioelx_mcp.retriever._LEAST_COSINE", 0.999)
+    if not blocks:
+        monkeypatch.setattr("bioelx_mcp.vectors._BLOCK_BYTES", 0)
+    mask = np.ones(len(quantized.alias_concept), np.bool_)
+    if filters is not None:
+        mask = passing(quantized, filters)
+    concepts = len(set(quantized.alias_concept[mask].tolist()))
+    for mention in ("zzqxj", "ยาก", "heart"):
+        (found,) = Retriever(quantized).search_candidates([Mention(mention)], 10, filters)
+        assert len({one.concept_id for one in found}) == len(found) == min(10, concepts)
+        assert all(0 <= one.retrieval_score <= 1 for one in found)
+
+
 @pytest.mark.parametrize("filters", QUANTIZED)
 def test_a_broad_filter_loses_no_recall_to_the_few_partitions_of_a_search(
     quantized: AliasIndex, filters: Filters, monkeypatch: pytest.MonkeyPatch

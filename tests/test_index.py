@@ -229,6 +229,24 @@ def test_a_quantized_index_gives_a_batch_the_results_of_its_members(quantized: A
     assert quantized.search_dense(queries[:0], 20) == []
 
 
+def test_a_quantized_index_leaves_out_what_is_too_far_and_nothing_else(
+    quantized: AliasIndex,
+) -> None:
+    queries = quantized.encoder.encode(QUERIES)
+    everything = quantized.search_dense(queries, 40)
+    least = float(np.median([similarity[20] for _, similarity in everything]))
+    within = quantized.search_dense(queries, 40, least=least)
+    assert len({len(rows) for rows, _ in within}) > 2
+    for query, (rows, similarity), (all_rows, all_similarities) in zip(
+        queries, within, everything, strict=True
+    ):
+        expected = all_rows[all_similarities >= least + 1e-6].tolist()
+        assert set(expected) <= set(rows.tolist()) <= set(all_rows.tolist())
+        assert np.all(similarity >= least - 1e-6)
+        alone = quantized.search_dense(query[None], 40, least=least)[0]
+        np.testing.assert_array_equal(rows, alone[0])
+
+
 def edit_manifest(layout: IndexLayout, **changes: Any) -> None:
     raw = json.loads(layout.manifest.read_text())
     write_atomically(layout.manifest, json.dumps({**raw, **changes}))
