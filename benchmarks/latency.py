@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +63,8 @@ def one_by_one(search: Callable[[str], object], texts: Sequence[str]) -> dict[st
 def on_cores(cores: set[int]) -> None:
     """Let all threads of this process run on these cores alone."""
     for thread in Path("/proc/self/task").iterdir():
-        os.sched_setaffinity(int(thread.name), cores)
+        with suppress(ProcessLookupError):  # it has ended meanwhile
+            os.sched_setaffinity(int(thread.name), cores)
 
 
 def dense_searches(index: AliasIndex, texts: Sequence[str]) -> dict[str, dict[str, float]]:
