@@ -33,7 +33,7 @@ MAX_CANDIDATES = 1000
 # too few concepts it is asked again. Beyond so many of the lexical channel spelling says nothing (benchmarks/LOG.md).
 _HITS_PER_CANDIDATE = 4
 # An alias whose cosine is less says nothing, and Lance is faster without it; where there are too few others, it counts.
-_LEAST_COSINE = 0.36
+_LEAST_COSINE = 0.34
 _LEAST_HITS = 96
 _LEXICAL_HITS = 48
 # What the abbreviation's own similarities are worth beside those of its definition.
