@@ -55,7 +55,7 @@ from bioelx_mcp.settings import load_settings
 hit = AliasHit("some alias", "de", "made", "dense", 0.7)
 class Stub:
     manifest = SimpleNamespace(index_id="stub")
-    def search(self, mentions, limit):
+    def search(self, mentions, limit, filters=None):
         return [[Candidate(f"UMLS:C000000{i}", "a label", (), 0.7, hit) for i in range(limit)] for _ in mentions]
 Linker.from_settings = lambda settings: Stub()
 build_server(load_settings(), stdio=True).run()
