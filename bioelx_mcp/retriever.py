@@ -199,13 +199,13 @@ class Retriever:
     ) -> Chosen:
         """The best concepts of one query; asks for more aliases until there are enough of them."""
         aliases = self.index.manifest.aliases if scope is None else scope.size
-        hits, whatever_cosine = _dense_hits(limit), 0
+        hits, unbounded = _dense_hits(limit), 0  # asked for first; then whatever their cosine
         while True:
             evidence = self.gather(query, found)
             fused = fuse(evidence)
-            if len(fused.places) >= limit or whatever_cosine >= aliases:
+            if len(fused.places) >= limit or unbounded >= aliases:
                 break
-            hits = whatever_cosine = hits * 8
+            hits = unbounded = hits * 8
             near = self.index.search_dense(np.stack([one.vector for one in found]), hits, scope)
             found = [replace(one, near=more) for one, more in zip(found, near, strict=True)]
         text = query.texts[-1]

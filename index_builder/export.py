@@ -4,7 +4,7 @@ import json
 import logging
 import shutil
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +35,15 @@ _FUNCTIONS = (
     Floats (small, scale) => (values) {
         cast = Cast <to = 1> (small)
         values = Mul (cast, scale)
+    }
+    """,
+    """
+    <domain: "bioelx">
+    Lookup (small, scale, ids) => (values) {
+        row = Gather (small, ids)
+        cast = Cast <to = 1> (row)
+        scales = Gather (scale, ids)
+        values = Mul (cast, scales)
     }
     """,
     # Once for all products of the same tokens: the runtime shares what is computed alike.
@@ -171,8 +180,8 @@ def _quantize(path: Path) -> None:
     """Store every large weight as int8 with a scale a row or column, and multiply by it in integers.
 
     What is multiplied is rounded to 8 bits token by token: unlike dynamic quantisation, which has one scale for a
-    batch, this leaves a text's vector independent of the texts it is batched with. The rows that are looked up
-    of an embedding, and weights that are used otherwise, become float again.
+    batch, this leaves a text's vector independent of the texts it is batched with. Of an embedding the rows that
+    are looked up become float again; weights that are used otherwise do when the graph is loaded.
     """
     model = onnx.load(str(path))
     graph = model.graph
@@ -192,22 +201,13 @@ def _quantize(path: Path) -> None:
         parts = {f"{name}.int8": small, f"{name}.scale": scale.astype(np.float32)}
         graph.initializer.extend(numpy_helper.from_array(part, key) for key, part in parts.items())
         if looked_up:
-            (lookup,) = users
-            rows = {key: f"{key}.row" for key in parts}
-            at = nodes.index(lookup)
-            nodes[at : at + 1] = [
-                *(
-                    onnx.helper.make_node("Gather", [key, lookup.input[1]], [row])
-                    for key, row in rows.items()
-                ),
-                _call("Floats", rows.values(), lookup.output[0]),
-            ]
+            function, inputs = "Lookup", [*parts, users[0].input[1]]
         elif multiplied:
-            (product,) = users
-            factors = [product.input[0], *parts]
-            nodes[nodes.index(product)] = _call("IntegerProduct", factors, product.output[0])
+            function, inputs = "IntegerProduct", [users[0].input[0], *parts]
         else:
-            nodes.insert(0, _call("Floats", parts, name))
+            nodes.insert(0, _call("Floats", list(parts), name))
+            continue
+        nodes[nodes.index(users[0])] = _call(function, inputs, users[0].output[0])
     del graph.node[:]
     graph.node.extend(nodes)
     functions = [onnx.parser.parse_function(text) for text in _FUNCTIONS]
@@ -218,5 +218,5 @@ def _quantize(path: Path) -> None:
     onnx.save(model, str(path))
 
 
-def _call(function: str, inputs: Iterable[str], output: str) -> onnx.NodeProto:
-    return onnx.helper.make_node(function, list(inputs), [output], domain=_DOMAIN)
+def _call(function: str, inputs: list[str], output: str) -> onnx.NodeProto:
+    return onnx.helper.make_node(function, inputs, [output], domain=_DOMAIN)
