@@ -314,6 +314,15 @@ async def load(behind: Behind, over: anyio.Event, answered: list[str]) -> None:
 async def test_a_killed_server_costs_only_an_answer_that_had_begun(behind: Behind) -> None:
     """Two calls wait for the model on each of the servers; one of these two has begun to tell its progress."""
     answered: list[str] = []
+    cut: list[int] = []
+
+    async def load_on(number: int) -> None:
+        while not over.is_set():
+            try:
+                await load(behind, over, answered)
+            except* httpx2.RemoteProtocolError:  # the head of its answer had gone out
+                cut.append(number)
+
     over, told, outcomes = anyio.Event(), anyio.Semaphore(0), list[str]()
 
     async def note(progress: float, total: float | None, message: str | None) -> None:
@@ -337,8 +346,8 @@ async def test_a_killed_server_costs_only_an_answer_that_had_begun(behind: Behin
                 if number < 2:
                     await told.acquire()
                 await anyio.to_thread.run_sync(behind.waiting.acquire)
-            for _ in range(4):
-                group.start_soon(load, behind, over, answered)
+            for number in range(4):
+                group.start_soon(load_on, number)
             while len(answered) < 20:
                 await anyio.sleep(0.01)
             before = len(answered)
@@ -350,6 +359,7 @@ async def test_a_killed_server_costs_only_an_answer_that_had_begun(behind: Behin
                 await anyio.sleep(0.01)
             over.set()
     assert sorted(outcomes) == ["answered"] * 3 + ["lost"]
+    assert len(cut) == len(set(cut))  # of each at most the one call that was under way
     behind.pair[0].start()
 
 
