@@ -32,10 +32,10 @@ MAX_CANDIDATES = 1000
 # Aliases that the dense channel is asked for: more of them make the first concepts no better, and where they are of
 # too few concepts it is asked again. Beyond so many of the lexical channel spelling says nothing (benchmarks/LOG.md).
 _HITS_PER_CANDIDATE = 4
-# An alias whose cosine is less says nothing, and Lance is faster without it; where there are too few others, it counts.
-_LEAST_COSINE = 0.34
 _LEAST_HITS = 96
 _LEXICAL_HITS = 48
+# An alias whose cosine is less says nothing, and Lance is faster without it; where there are too few others, it counts.
+_LEAST_COSINE = 0.34
 # What the abbreviation's own similarities are worth beside those of its definition.
 _SHORT_FORM = 0.9
 # Queries of one search of the channels: of many at most, at least, and into how many searches a call is cut on each core.

@@ -189,10 +189,8 @@ def _quantize(path: Path) -> None:
     for weight in [w for w in graph.initializer if len(w.dims) == 2 and np.prod(w.dims) >= 4096]:
         name, values = weight.name, numpy_helper.to_array(weight)
         users = [node for node in nodes if name in node.input]
-        looked_up, multiplied = (
-            [(user.op_type, user.input[place]) for user in users] == [(operator, name)]
-            for operator, place in (("Gather", 0), ("MatMul", 1))
-        )
+        uses = [(user.op_type, [*user.input].index(name)) for user in users]
+        looked_up, multiplied = uses == [("Gather", 0)], uses == [("MatMul", 1)]
         axis = 1 if looked_up else 0  # of an embedding: a scale a token
         steps = _PRODUCT_STEPS if multiplied else 127
         scale = np.maximum(np.abs(values).max(axis=axis, keepdims=True) / steps, 1e-12)

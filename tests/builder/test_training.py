@@ -399,7 +399,7 @@ def test_a_product_of_integers_is_near_that_of_the_floats_and_overflows_nowhere(
     rng = np.random.default_rng(0)
     weights = {
         name: rng.normal(size=(64, 64)).astype(np.float32)
-        for name in ("embedding", "first", "second", "tied")
+        for name in ("embedding", "first", "second", "tied", "turned")
     }
     weights["first"][:] = np.where(weights["first"] < 0, -1, 1)  # the most that two products sum to
     graph = onnx.parser.parse_graph(
@@ -409,7 +409,9 @@ def test_a_product_of_integers_is_near_that_of_the_floats_and_overflows_nowhere(
             tokens = Mul (row, size)
             one = MatMul (tokens, first)
             two = MatMul (tokens, second)
-            out = Add (one, two)
+            columns = Transpose (turned)
+            three = MatMul (tokens, columns)
+            out = Sum (one, two, three)
             tied_row = Gather (tied, ids)
             tied_out = MatMul (tied_row, tied)
         }
